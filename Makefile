@@ -1,0 +1,80 @@
+# The one door: every target makes what it needs, from a bare python3 (3.11 or newer) with its venv and pip.
+
+PYTHON ?= python3
+MATRIX := 3.11 3.12 3.13
+
+VENV := .venv
+BIN := $(VENV)/bin
+PINNED := $(VENV)/.pinned
+MADE := $(VENV)/.made
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_REQUIRE_VIRTUALENV := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-deps test-matrix suite check format docs requirements clean
+
+help:  ## What can be made
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+
+demo: $(MADE)  ## A cluster of three nodes on this machine, until Ctrl-C
+	@$(BIN)/ring dev --nodes 3
+
+test: $(MADE) test-deps  ## The whole test suite, with the coverage that it must reach
+	$(BIN)/pytest --cov --cov-report=
+	@$(BIN)/coverage report --fail-under=95 > $(VENV)/coverage.txt || { cat $(VENV)/coverage.txt; exit 1; }
+	@$(BIN)/coverage report --fail-under=100 --include='ring/protocol/*,ring/cluster/*' > $(VENV)/coverage.txt \
+		|| { cat $(VENV)/coverage.txt; exit 1; }
+
+test-deps:  ## What the tests need beside Python: installed as root on Debian, else named
+	@sh .ci/test-deps
+
+test-matrix:  ## The test suite on each supported Python that this machine has
+	@for version in $(MATRIX); do \
+		python=$$(sh .ci/find-python $$version) || { echo "no Python $$version on this machine: left out" >&2; continue; }; \
+		$(MAKE) --no-print-directory VENV=.venvs/$$version PYTHON=$$python suite || exit 1; \
+	done
+
+suite: $(MADE)
+	@echo "== $$($(BIN)/python --version)"
+	$(BIN)/pytest --quiet
+
+check: $(MADE)  ## Lint, format, types, layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python docs/reference/make.py --check
+
+format: $(MADE)  ## Formats the code and mends what the linter can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: $(MADE)  ## Writes the reference pages that are made from the code
+	$(BIN)/python docs/reference/make.py
+
+# --universal: one file for every Python and platform. No index or host is named: pip's own configuration decides.
+COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+requirements: $(MADE)  ## Pins the newest releases that pyproject.toml allows
+	$(COMPILE) --upgrade --extra dev --group test --group build --output-file requirements/dev.txt
+	$(COMPILE) --upgrade --constraints requirements/dev.txt --output-file requirements/run.txt
+
+clean:  ## Removes the environments and everything that was made
+	rm -rf $(VENV) .venvs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Made anew, from nothing, when what is pinned changes: nothing stays behind of what was pinned before.
+$(PINNED): requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Ring needs Python 3.11 or newer, and '$(PYTHON)' is not: name one, as in 'make PYTHON=python3.12 demo'" >&2; \
+		exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) --version) (once; about a minute)" >&2
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/pip install --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(MADE): $(PINNED) pyproject.toml
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,166 @@
+"""How commands find a cluster, and ask it: by a node's API, by Redis, or by the note of `ring dev`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ring.config import read_secret
+from ring.protocol.codes import ErrorCode, RingError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from ring.cluster.scripts import Reading
+
+ANSWER_S = 3.0
+"""How long a node, or Redis, may take to answer."""
+
+ApiOption = Annotated[
+    str | None,
+    typer.Option(
+        "--api",
+        envvar="RING_API",
+        metavar="URL",
+        help="The HTTP API of any node, as in http://127.0.0.1:7001.",
+    ),
+]
+KeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--api-key-file", envvar="RING_API_KEY_FILE", help="File with the key that the API asks for."
+    ),
+]
+RedisOption = Annotated[
+    str | None,
+    typer.Option(
+        "--redis", envvar="RING_REDIS", metavar="URL", help="The cluster's Redis, with no node asked."
+    ),
+]
+ClusterOption = Annotated[
+    str,
+    typer.Option(
+        "--cluster", envvar="RING_CLUSTER", metavar="NAME", help="Name of the cluster in that Redis."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+class Unreachable(RingError):
+    """Nobody answered."""
+
+    code = ErrorCode.OWNER_UNAVAILABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Where a cluster can be asked: its nodes' APIs first, then Redis."""
+
+    api: tuple[str, ...] = ()
+    redis: str | None = None
+    cluster: str = "ring"
+    key: str | None = None
+
+
+def find(api: str | None, api_key_file: Path | None, redis: str | None, cluster: str) -> Reach:
+    """What the options of a command say, or else the note of a running `ring dev`.
+
+    Raises:
+        RingError: nothing says where a cluster is.
+        SettingsError: the file of the key holds none.
+    """
+    key = None if api_key_file is None else read_secret(api_key_file, "api_key_file").decode()
+    if api:
+        return Reach(api=(api_url(api),), key=key)
+    if redis:
+        return Reach(redis=redis, cluster=cluster)
+    from ring.dev import context
+
+    note = context.read()
+    return Reach(tuple(note.api), note.redis, note.cluster, key)
+
+
+def api_url(address: str) -> str:
+    """The URL of an API that is given as such or as `host:port`."""
+    return (address if "://" in address else f"http://{address}").rstrip("/")
+
+
+def client(reach: Reach) -> "httpx.AsyncClient":
+    """An HTTP client for the APIs of a cluster, to be closed by the caller."""
+    import httpx
+
+    headers = {} if reach.key is None else {"Authorization": f"Bearer {reach.key}"}
+    return httpx.AsyncClient(timeout=ANSWER_S, headers=headers, trust_env=False)
+
+
+async def get(http: "httpx.AsyncClient", url: str, path: str, **query: str) -> Any:
+    """What a node answers to GET `path`.
+
+    Raises:
+        Unreachable: nothing answers there.
+        RingError: it refuses.
+    """
+    import httpx
+
+    try:
+        response = await http.get(url + path, params=query)
+        answer = response.json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise Unreachable(f"no answer from {url} ({type(error).__name__}): is a node's API there?") from None
+    if response.status_code == 200:
+        return answer
+    if response.status_code == 401:
+        raise RingError(
+            f"{url} asks for a key, or for another: give --api-key-file", code=ErrorCode.UNAUTHENTICATED
+        )
+    details = answer.get("error", {}) if isinstance(answer, dict) else {}
+    code = next((code for code in ErrorCode if code == details.get("code")), ErrorCode.INTERNAL)
+    raise RingError(f"{url}: {details.get('message', f'HTTP {response.status_code}')}", code=code)
+
+
+async def get_from_any(http: "httpx.AsyncClient", reach: Reach, path: str, **query: str) -> Any:
+    """What the first node that answers, answers to GET `path`.
+
+    Raises:
+        Unreachable: none does.
+        RingError: the node refuses.
+    """
+    for url in reach.api:
+        try:
+            return await get(http, url, path, **query)
+        except Unreachable:
+            continue
+    raise Unreachable(f"no node answers at {', '.join(reach.api)}: is the cluster up?")
+
+
+async def read_redis(reach: Reach) -> "Reading":
+    """The ring as Redis has it.
+
+    Raises:
+        Unreachable: Redis does not answer, or knows no such cluster.
+    """
+    import trio
+
+    from ring.cluster.scripts import read_ring
+    from ring.logs import logging
+    from ring.store.client import Redis
+    from ring.store.keys import Keys
+
+    assert reach.redis is not None  # the caller looked
+    redis = Redis.from_url(reach.redis, client_name="ring command")
+    try:
+        with logging("error", "console", "ring"), trio.fail_after(ANSWER_S):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(redis.run)
+                reading = await read_ring(redis, Keys(reach.cluster))
+                nursery.cancel_scope.cancel()
+    except trio.TooSlowError:
+        raise Unreachable(
+            f"no answer from Redis at {redis.address} ({redis.trouble or 'it is silent'})"
+        ) from None
+    if not reading.view.members:
+        raise Unreachable(
+            f"Redis at {redis.address} knows no node of cluster {reach.cluster}: is --cluster right?"
+        )
+    return reading

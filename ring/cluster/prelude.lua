@@ -1,0 +1,117 @@
+-- What the membership scripts share: ring/cluster/scripts.py puts it in front of each of them.
+--
+-- KEYS      members   hash: name -> [name, incarnation, edge, peer, api, weight, state, version] as JSON
+--           leases    sorted set: name by the time in ms at which its lease lapses
+--           epoch     hash: epoch, previous (the one before), members (the hash of all of them), swept (when lapsed leases were last looked for)
+--           geometry  hash: what all nodes must agree on (slots, algorithm, schema, ttl_ms)
+--           table     hash: epoch, hash and data of the slot table
+-- ARGV[1]   the time in ms, "" for the server's own: only tests give one
+
+local MEMBERS, LEASES, EPOCH, GEOMETRY, TABLE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+
+local now = tonumber(ARGV[1])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+local function stored_epoch()
+  return tonumber(redis.call('HGET', EPOCH, 'epoch') or 0)
+end
+
+-- As `members_hash` in ring/cluster/view.py computes it: 48 bits of each, summed, so that no order is needed.
+local function members_hash()
+  local sum = 0
+  for _, record in ipairs(redis.call('HVALS', MEMBERS)) do
+    local m = cjson.decode(record)
+    local text = table.concat({m[1], m[2], m[3], m[4], m[5], whole(m[6]), m[7]}, '\n')
+    sum = (sum + tonumber(string.sub(redis.sha1hex(text), 1, 12), 16)) % 281474976710656
+  end
+  return sum
+end
+
+-- Every change of the members ends here. By the clock too, so that an emptied server goes on above what it forgot.
+-- The one before is kept too: a node that was not in it has missed a change.
+local function raise_epoch(seen, previous)
+  previous = previous or stored_epoch()
+  local epoch = math.max(stored_epoch() + 1, seen + 1, math.floor(now / 1000))
+  redis.call('HSET', EPOCH, 'epoch', whole(epoch), 'previous', whole(previous), 'members', whole(members_hash()))
+end
+
+local function answer(status)
+  local at = redis.call('HMGET', EPOCH, 'epoch', 'previous')
+  return {status, at[1], at[2], redis.call('HVALS', MEMBERS)}
+end
+
+local function lease(name, ttl)
+  redis.call('ZADD', LEASES, whole(now + ttl), name)
+end
+
+local function enrol(name, record, ttl)
+  redis.call('HSET', MEMBERS, name, record)
+  lease(name, ttl)
+end
+
+local function strike(name)
+  redis.call('HDEL', MEMBERS, name)
+  redis.call('ZREM', LEASES, name)
+end
+
+-- 'mine', 'gone' (no member of this name) or 'taken' (one of another incarnation).
+local function holder(name, incarnation)
+  local record = redis.call('HGET', MEMBERS, name)
+  if not record then
+    return 'gone'
+  end
+  return cjson.decode(record)[2] == incarnation and 'mine' or 'taken'
+end
+
+-- Changes one field of a member's record; true if it had another value.
+local function amend(name, field, value)
+  local member = cjson.decode(redis.call('HGET', MEMBERS, name))
+  if member[field] == value then
+    return false
+  end
+  member[field] = value
+  redis.call('HSET', MEMBERS, name, cjson.encode(member))
+  return true
+end
+
+-- Removes the members whose lease has lapsed; true if there were any. Where nobody has looked for a ttl, the server
+-- was away or every node stood still: then a lapsed lease says nothing about its node, and gets another ttl.
+local function sweep(ttl)
+  local swept = tonumber(redis.call('HGET', EPOCH, 'swept'))
+  redis.call('HSET', EPOCH, 'swept', whole(now))
+  local stalled = not swept or now > swept + ttl
+  -- A server that is short of memory may have dropped one key and kept the other.
+  if redis.call('HLEN', MEMBERS) ~= redis.call('ZCARD', LEASES) then
+    for _, name in ipairs(redis.call('HKEYS', MEMBERS)) do
+      if not redis.call('ZSCORE', LEASES, name) then
+        lease(name, ttl)
+      end
+    end
+    for _, name in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
+      if redis.call('HEXISTS', MEMBERS, name) == 0 then
+        redis.call('ZREM', LEASES, name)
+      end
+    end
+  end
+  -- Leases from before the clock went back would outlive their nodes by as much.
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '(' .. whole(now + ttl), '+inf')) do
+    lease(name, ttl)
+  end
+  local changed = false
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', whole(now))) do
+    if stalled then
+      lease(name, ttl)
+    else
+      strike(name)
+      changed = true
+    end
+  end
+  return changed
+end

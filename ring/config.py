@@ -1,0 +1,396 @@
+"""The settings of a node: one table of options, from which flags, environment, file and docs derive.
+
+An option `ttl_s` is `--ttl-s` as a flag, `RING_TTL_S` in the environment and `ttl_s` in the file; flags count
+before the environment, and that before the file. `ring serve` calls `load`; the node gets frozen `Settings`.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from ipaddress import ip_address
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import NODEFAULT, Meta, Struct
+
+EMBEDDED = "embedded"
+"""As `redis`: the node starts a private server of its own."""
+
+SECRET_BYTES = 16
+"""A secret shorter than this could be guessed."""
+
+Address = Annotated[str, Meta(extra={"expects": "an address, host:port"})]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Delay = Annotated[float, Meta(ge=0, le=86_400)]
+
+
+class SettingsError(ValueError):
+    """A setting is missing, unknown or wrong: one line that says which, and what to do."""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What a node is told: the order and the descriptions are those of the documentation."""
+
+    name: Annotated[str, Meta(description="Name of the node, unlike any other in the cluster")]
+    cluster: Annotated[str, Meta(description="Name of the cluster; others may share its Redis")] = "ring"
+    redis: Annotated[str, Meta(description="Redis URL, or `embedded` for a private server")] = (
+        "redis://127.0.0.1:6379/0"
+    )
+    edge: Annotated[Address, Meta(description="Where clients connect; port 0 takes a free one")] = (
+        "127.0.0.1:8001"
+    )
+    peer: Annotated[Address, Meta(description="Where the other nodes connect")] = "127.0.0.1:9001"
+    api: Annotated[Address, Meta(description="Where HTTP is: health and server API")] = "127.0.0.1:7001"
+    edge_advertise: Annotated[Address | None, Meta(description="How others reach `edge`, if otherwise")] = (
+        None
+    )
+    peer_advertise: Annotated[Address | None, Meta(description="How others reach `peer`, if otherwise")] = (
+        None
+    )
+    api_advertise: Annotated[Address | None, Meta(description="How others reach `api`, if otherwise")] = None
+    weight: Annotated[
+        int, Meta(ge=1, le=1000, description="Share of the users to own, against the others'")
+    ] = 1
+    auth: Annotated[
+        Literal["none", "jwt"],
+        Meta(description="How clients are known: `none` believes them, on loopback alone"),
+    ] = "none"
+    allow_origin: Annotated[
+        tuple[str, ...],
+        Meta(description="Origins of web pages that may connect, as in `https://example.org`"),
+    ] = ()
+    secret_file: Annotated[
+        Path | None,
+        Meta(description="Holds the secret that the cluster's nodes share; needed beyond loopback"),
+    ] = None
+    api_key_file: Annotated[
+        Path | None, Meta(description="Holds the key that the API asks for; needed beyond loopback")
+    ] = None
+    peer_insecure: Annotated[
+        bool, Meta(description="Peers may talk beyond loopback without TLS: for private networks")
+    ] = False
+    ttl_s: Annotated[
+        float, Meta(ge=0.3, le=3600, description="How long a lease lasts: a silent node is out")
+    ] = 3.0
+    heartbeat_s: Annotated[
+        Seconds, Meta(description="How often a silent client is pinged; two misses end it")
+    ] = 25.0
+    linger_s: Annotated[Delay, Meta(description="How long a user is waited for whose connection broke")] = 2.0
+    spill_after_s: Annotated[Seconds, Meta(description="Wait for an acknowledgement before Redis stores")] = (
+        2.0
+    )
+    send_timeout_s: Annotated[Seconds, Meta(description="Wait for a recipient's owner before it failed")] = (
+        10.0
+    )
+    drain_timeout_s: Annotated[Delay, Meta(description="How long a stopping node takes to hand over")] = 10.0
+    message_bytes: Annotated[
+        int, Meta(ge=128, le=2**24, description="The longest frame that a client may send")
+    ] = 65536
+    in_flight: Annotated[int, Meta(ge=1, le=65536, description="Messages of a session without receipt")] = 256
+    output_bytes: Annotated[
+        int,
+        Meta(
+            ge=1024, description="Output that may wait for one client; beyond is a slow consumer, closed 4008"
+        ),
+    ] = 2**20
+    max_connections: Annotated[int, Meta(ge=1, description="Clients that the node lets in")] = 20_000
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="The least to log")
+    ] = "info"
+    log_format: Annotated[Literal["console", "json"], Meta(description="How to log, on stderr")] = "console"
+
+    def peer_secret(self) -> bytes:
+        """The secret of the cluster; empty if there is none.
+
+        Raises:
+            SettingsError: the file cannot be read, or what it holds is no secret.
+        """
+        return b"" if self.secret_file is None else read_secret(self.secret_file, "secret_file")
+
+    def api_key(self) -> str | None:
+        """The key that the API asks for; None if it asks for none.
+
+        Raises:
+            SettingsError: the file cannot be read, or what it holds is no key.
+        """
+        if self.api_key_file is None:
+            return None
+        try:
+            return read_secret(self.api_key_file, "api_key_file").decode("ascii")
+        except UnicodeDecodeError:
+            raise SettingsError(
+                f"api_key_file: {self.api_key_file} holds more than ASCII, which HTTP cannot carry"
+            ) from None
+
+
+class Option(NamedTuple):
+    """A row of the table of options."""
+
+    name: str
+    type: Any
+    default: object
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """The option on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The option in the environment."""
+        return "RING_" + self.name.upper()
+
+    @property
+    def plain(self) -> Any:
+        """The type alone: without bounds, and without None."""
+        return _plain(self.type)
+
+    @property
+    def many(self) -> bool:
+        """True if the option takes a list."""
+        return get_origin(self.plain) is tuple
+
+    @property
+    def required(self) -> bool:
+        """True if the option has no default."""
+        return self.default is NODEFAULT
+
+    @property
+    def expects(self) -> str:
+        """What a value must be, in words."""
+        metas = _metas(self.type)
+        words = next((meta.extra["expects"] for meta in metas if meta.extra), None)
+        if words is not None:
+            return str(words)
+        if get_origin(self.plain) is Literal:
+            return "one of " + ", ".join(get_args(self.plain))
+        words = {
+            str: "a text",
+            int: "a whole number",
+            float: "a number",
+            bool: "true or false",
+            Path: "the path of a file",
+        }.get(self.plain, "a list of texts")
+        if self.name.endswith("_s"):
+            words += " of seconds"
+        elif self.name.endswith("_bytes"):
+            words += " of bytes"
+        low = next((meta.ge for meta in metas if meta.ge is not None), None)
+        high = next((meta.le for meta in metas if meta.le is not None), None)
+        if low is not None and high is not None:
+            return f"{words}, {low} to {high}"
+        if low is not None:
+            return f"{words}, {low} or more"
+        if high is not None:
+            return f"{words} above 0, up to {high}"
+        return words
+
+
+def _metas(hint: Any) -> list[Meta]:
+    if get_origin(hint) is Annotated:
+        inner, *notes = get_args(hint)
+        return [*_metas(inner), *(note for note in notes if isinstance(note, Meta))]
+    if get_origin(hint) in (Union, UnionType):
+        return _metas(get_args(hint)[0])
+    return []
+
+
+def _plain(hint: Any) -> Any:
+    if get_origin(hint) is Annotated or get_origin(hint) in (Union, UnionType):
+        return _plain(get_args(hint)[0])
+    return hint
+
+
+def _table() -> tuple[Option, ...]:
+    hints = get_type_hints(Settings, include_extras=True)
+    return tuple(
+        Option(
+            field.name,
+            hints[field.name],
+            field.default,
+            next(m.description for m in _metas(hints[field.name]) if m.description),
+        )
+        for field in msgspec.structs.fields(Settings)
+    )
+
+
+OPTIONS: tuple[Option, ...] = _table()
+"""Every option of a node, in the order of the documentation."""
+
+CONFIG_VARIABLE = "RING_CONFIG"
+"""Names the file, where `--config` does not."""
+
+_BY_NAME = {option.name: option for option in OPTIONS}
+# Kubernetes and Docker set these in every container beside a service that is called "ring".
+_NOT_OURS = re.compile(r"RING_(SERVICE_|PORT$|PORT_)")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def load(flags: Mapping[str, object], environ: Mapping[str, str], config: Path | None = None) -> Settings:
+    """The settings of a node.
+
+    Args:
+        flags: by option name; those that are None or empty were not given.
+        environ: the environment; what does not begin with RING_ is none of ours.
+        config: the file; None if `RING_CONFIG` is to name it, or if there is none.
+
+    Raises:
+        SettingsError: something is missing, unknown, wrong, or would open the node to strangers.
+    """
+    path = config or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
+    values = {} if path is None else _from_file(path)
+    values |= _from_environ(environ)
+    for name, given in flags.items():
+        if given is not None and given != []:
+            option = _BY_NAME[name]
+            values[name] = _convert(option, given, option.flag, strict=False)
+    for option in OPTIONS:
+        if option.required and option.name not in values:
+            raise SettingsError(
+                f"{option.name} is missing: give {option.flag}, {option.variable} or {option.name} in a file"
+            )
+    settings = Settings(**values)
+    _check(settings)
+    return settings
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"config: cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise SettingsError(f"config: {path} is no TOML: {error}") from None
+    values = {}
+    for name, given in document.items():
+        option = _BY_NAME.get(name)
+        if option is None:
+            raise SettingsError(f"{path}: no option is called {name}{_nearest(name, _BY_NAME)}")
+        value = _convert(option, given, f"{path}: {name}", strict=True)
+        # A relative path in a file is meant from where the file is.
+        values[name] = path.parent / value if isinstance(value, Path) else value
+    return values
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    by_variable = {option.variable: option for option in OPTIONS}
+    values = {}
+    for variable, given in environ.items():
+        if not variable.startswith("RING_") or variable == CONFIG_VARIABLE or _NOT_OURS.match(variable):
+            continue
+        option = by_variable.get(variable)
+        if option is None:
+            known = (*by_variable, CONFIG_VARIABLE)
+            raise SettingsError(f"environment: no option is called {variable}{_nearest(variable, known)}")
+        if option.name == "api" and "://" in given:
+            continue  # the same variable tells `ring status` and its like the URL of a node
+        value: object = [part.strip() for part in given.split(",")] if option.many else given
+        values[option.name] = _convert(option, value, variable, strict=False)
+    return values
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else "; docs/reference/configuration.md lists them"
+
+
+def _convert(option: Option, given: object, source: str, *, strict: bool) -> Any:
+    try:
+        return msgspec.convert(given, option.type, strict=strict, dec_hook=_decode_path)
+    except msgspec.ValidationError:
+        raise SettingsError(f"{source}: {given!r} is not {option.expects}") from None
+
+
+def _decode_path(kind: type, given: object) -> Path:
+    if not isinstance(given, str) or not given:
+        raise ValueError(kind)
+    return Path(given)
+
+
+def _check(settings: Settings) -> None:
+    for what in ("name", "cluster"):
+        if not _NAME.fullmatch(name := getattr(settings, what)):
+            raise SettingsError(f"{what}: 1 to 64 of A-Z a-z 0-9 . _ -, letter or digit first, not {name!r}")
+    if settings.redis != EMBEDDED and not settings.redis.startswith(("redis://", "rediss://", "unix://")):
+        raise SettingsError("redis: give a URL as in redis://127.0.0.1:6379/0, or `embedded`")
+    if settings.output_bytes <= settings.message_bytes:
+        raise SettingsError(
+            "output_bytes: must be above message_bytes, or one message would be too much for a client"
+        )
+    if settings.auth == "jwt":
+        raise SettingsError("auth: this release has no tokens yet; use `none`, on loopback")
+    _check_addresses(settings)
+    settings.peer_secret()
+    settings.api_key()
+
+
+def _check_addresses(settings: Settings) -> None:
+    for what in ("edge", "peer", "api"):
+        host, _ = split_address(getattr(settings, what), what)
+        advertised = getattr(settings, f"{what}_advertise")
+        if advertised is not None:
+            split_address(advertised, f"{what}_advertise")
+        elif host in ("0.0.0.0", "::"):  # noqa: S104 - refused here
+            raise SettingsError(
+                f"{what}: nobody can connect to {host}: say what others reach by --{what}-advertise"
+            )
+    if settings.auth == "none" and not is_loopback(settings.edge):
+        raise SettingsError(
+            "edge: with auth none anybody could be anyone: listen on loopback, as in 127.0.0.1:8001"
+        )
+    if not is_loopback(settings.peer):
+        if settings.secret_file is None:
+            raise SettingsError("peer: beyond loopback nodes must prove themselves: give --secret-file")
+        if not settings.peer_insecure:
+            raise SettingsError(
+                "peer: beyond loopback there is no TLS yet: give --peer-insecure if the network is private"
+            )
+    if settings.api_key_file is None and not is_loopback(settings.api):
+        raise SettingsError("api: beyond loopback it must ask for a key: give --api-key-file")
+
+
+def split_address(address: str, what: str) -> tuple[str, int]:
+    """Host and port of `host:port` or `[v6]:port`.
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    host, colon, port = address.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if (
+        not colon
+        or not host
+        or (":" in host and not bracketed)
+        or not (port.isascii() and port.isdigit())
+        or int(port) > 65535
+    ):
+        raise SettingsError(f"{what}: {address!r} is not an address, host:port")
+    return host[1:-1] if bracketed else host, int(port)
+
+
+def is_loopback(address: str) -> bool:
+    """True if only this machine can reach `address`; a name other than `localhost` may be anywhere."""
+    host, _ = split_address(address, "address")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def read_secret(path: Path, what: str) -> bytes:
+    """What the file holds, without the white space around it.
+
+    Raises:
+        SettingsError: it cannot be read, or holds less than `SECRET_BYTES`.
+    """
+    try:
+        secret = path.read_bytes().strip()
+    except OSError as error:
+        raise SettingsError(f"{what}: cannot read {path}: {error.strerror}") from None
+    if len(secret) < SECRET_BYTES:
+        raise SettingsError(f"{what}: {path} holds {len(secret)} bytes; a secret has {SECRET_BYTES} or more")
+    return secret

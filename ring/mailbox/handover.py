@@ -1,0 +1,141 @@
+"""Mailboxes on their way from an old owner to a new one.
+
+What nobody has acknowledged goes whole, with who is owed a receipt; of what is settled, the fates and the end
+of the history go too, so that a repeat is still recognised and a client can still resume behind the change.
+"""
+
+from collections.abc import Iterator
+
+from msgspec import Raw, json
+
+from ring.mailbox.letter import Letter
+from ring.mailbox.mailbox import Mailbox
+from ring.mailbox.owner import Mailboxes
+from ring.protocol.client import Message, encode
+from ring.protocol.peer import HandOver
+from ring.protocol.peer import Letter as PeerLetter
+
+CHUNK_BYTES = 128 * 1024
+"""About this much goes into one item: half a frame, so that receipts get in between."""
+HISTORY_BYTES = 64 * 1024
+"""This much of a mailbox's settled letters keeps its text; of older ones the fate alone is handed over. What
+is settled behind the first open letter keeps its text all the same: a new session starts at that letter."""
+LETTER_BYTES = 100
+"""What a letter takes beside its text, about."""
+
+_decode_message = json.Decoder(Message).decode
+
+
+def pack(box: Mailbox, now: float) -> Iterator[HandOver]:
+    """A mailbox as items for its new owner, in order. The last one may be empty: it carries the floor."""
+    linger_ms = max(0, round((box.waited_until - now) * 1000))
+    floor = box.floor
+    first_kept = box.end
+    kept = 0
+    for position in range(box.end - 1, box.kept - 1, -1):
+        letter = box.letters[position - box.base]
+        if letter.status is not None:
+            kept += letter.size
+            if kept > HISTORY_BYTES and position < box.first_unsettled:
+                floor = max(floor, (letter.epoch, letter.number))
+                break
+        first_kept = position
+    letters: list[PeerLetter] = []
+    size = 0
+    for position, letter in enumerate(box.letters, box.base):
+        packed = _pack(letter, now, text=letter.status is None or position >= first_kept)
+        letters.append(packed)
+        size += LETTER_BYTES + len(packed.body or b"")
+        if size > CHUNK_BYTES:
+            yield HandOver(box.user, letters, floor, linger_ms)
+            letters, size = [], 0
+    yield HandOver(box.user, letters, floor, linger_ms)
+
+
+def _pack(letter: Letter, now: float, *, text: bool) -> PeerLetter:
+    waiters = [(letter.gateway, letter.ref)] if letter.ref else []
+    return PeerLetter(
+        letter.epoch,
+        letter.number,
+        letter.sender,
+        letter.id,
+        letter.body if text else None,
+        max(0, round((now - letter.at) * 1000)),
+        round(letter.patience * 1000),
+        letter.seen,
+        letter.origin,
+        letter.status,
+        letter.by,
+        letter.code,
+        letter.message,
+        waiters + (letter.waiters or []),
+    )
+
+
+def take(mailboxes: Mailboxes, item: HandOver, now: float) -> None:
+    """Puts handed-over letters into the mailbox of the user.
+
+    While it is closed they go where their numbers belong. Once it is served, newer letters have been sent
+    already: then what is unsettled is taken like a message that was sent again, under a number of its own.
+    """
+    box = mailboxes.open(item.user)
+    box.waited_until = max(box.waited_until, now + item.linger_ms / 1000)
+    letters = [_unpack(packed, now) for packed in item.letters]
+    if box.closed:
+        box.floor = item.floor if not box.letters else min(box.floor, item.floor)
+        box.merge(letters)
+    else:
+        for letter in letters:
+            if letter.status is None and not _known(mailboxes, box, letter):
+                box.number += 1
+                letter.epoch, letter.number = box.epoch, box.number
+                letter.body = _renumber(letter)
+                box.append(letter)
+        for attachment in tuple(box.attachments):
+            mailboxes.start(attachment)
+    mailboxes.wait(box)
+
+
+def _unpack(packed: PeerLetter, now: float) -> Letter:
+    (gateway, ref), *others = packed.waiters or [("", 0)]
+    # Its sessions are on the move too: they get the whole time to acknowledge once more.
+    age_s = 0.0 if packed.status is None else packed.age_ms / 1000
+    return Letter(
+        packed.epoch,
+        packed.number,
+        packed.sender,
+        packed.id,
+        packed.body,
+        len(packed.body or b""),
+        now - age_s,
+        packed.patience_ms / 1000,
+        gateway,
+        ref,
+        packed.origin,
+        others or None,
+        packed.seen,
+        packed.status,
+        packed.by,
+        packed.code,
+        packed.message,
+    )
+
+
+def _known(mailboxes: Mailboxes, box: Mailbox, letter: Letter) -> bool:
+    """True if its sender has sent it again meanwhile: then who waits for it waits for that one."""
+    known = box.find(letter.sender, letter.id)
+    if known is None:
+        return False
+    waiters = [(letter.gateway, letter.ref), *(letter.waiters or [])]
+    known.waiters = [*(known.waiters or []), *(waiter for waiter in waiters if waiter[1])]
+    if known.status is not None:
+        mailboxes.answer_waiters(known)
+    return True
+
+
+def _renumber(letter: Letter) -> bytes:
+    message = _decode_message(letter.body or b"")
+    message.seq = f"{letter.epoch}-{letter.number}"
+    message.redelivered = True
+    message.data = Raw(bytes(message.data))
+    return encode(message)

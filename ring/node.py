@@ -1,0 +1,340 @@
+"""What a node is made of: its parts, the order in which they start, and the order in which it leaves.
+
+    node
+    +-- redis        the connection to Redis            store
+    +-- pump         every socket of the node           transport
+    +-- api          HTTP                               api
+    +-- mesh         a task per peer that it dials      peers
+    +-- membership   the lease, and the view            cluster
+
+The pump's tick does all the work on messages; the tasks bring it news of the ring.
+"""
+
+import gc
+import resource
+import signal
+import sys
+from contextlib import AsyncExitStack
+from os import getpid
+from random import randrange
+from secrets import token_hex
+
+import msgspec
+import structlog
+import trio
+
+from ring import __version__
+from ring.api import app as api
+from ring.cluster.membership import Membership
+from ring.cluster.view import Member, RingView
+from ring.config import EMBEDDED, Settings
+from ring.edge.admission import Admission, Believing
+from ring.edge.session import ClientSession, Gateway
+from ring.mailbox.owner import Mailboxes
+from ring.mailbox.pending import Pending
+from ring.peers.link import PeerLink
+from ring.peers.mesh import Mesh
+from ring.protocol import peer
+from ring.router.attachments import Attachments
+from ring.router.router import Router
+from ring.router.routing import Routing
+from ring.router.transition import Transition
+from ring.router.whois import WhoIs
+from ring.store.client import Redis
+from ring.store.embedded import EmbeddedServer
+from ring.store.keys import Keys
+from ring.transport.pump import Pump
+
+SWEEP_S = 0.25
+"""How often messages without an answer are looked through."""
+
+SETTLE_S = 1.0
+"""How long a draining node lets a client's messages get their receipts before it asks the client to go."""
+
+FAREWELL_S = 2.0
+"""How long a leaving node waits for Redis to note it."""
+
+_log = structlog.get_logger()
+
+
+class Node:
+    """A node of the cluster. `run` serves until it is cancelled; `drain` empties it first.
+
+    Args:
+        settings: see docs/reference/configuration.md.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self.incarnation = token_hex(8)
+        self.pump = Pump()
+        self.addresses = {"edge": "", "peer": "", "api": ""}
+        self._serving = False
+        self._draining = False
+        self._isolated = False
+        self._settled = trio.Event()
+        self._due: list[ClientSession] = []
+        self._redis: Redis
+        self._membership: Membership
+        self.mesh: Mesh
+        self.mailboxes = Mailboxes(
+            node=self.name,
+            incarnation=self.incarnation,
+            wheel=self.pump.wheel,
+            notify=lambda *fate: self.router.notify(*fate),
+            linger_s=settings.linger_s,
+            spill_after_s=settings.spill_after_s,
+        )
+        self.pending = Pending(send_timeout_s=settings.send_timeout_s)
+        self.routing = Routing(node=self.name, incarnation=self.incarnation, links={})
+        self.attachments = Attachments(self.routing, self.mailboxes)
+        self.router = Router(self.routing, self.mailboxes, self.pending)
+        self.on_items = (
+            self.routing.on_items
+        )  # of the links' receiver; not a method, since every batch comes here
+        self.transition = Transition(
+            self.routing,
+            self.mailboxes,
+            self.attachments,
+            self.router,
+            self.pump.wheel,
+            on_settled=self._on_settled,
+        )
+        self._whois = WhoIs(self.routing, self.mailboxes)
+        self.routing.handle(peer.MembersWanted, self._on_members_wanted)
+        self.routing.handle(peer.Members, self._on_members)
+        self.admission = Admission(
+            authentication=Believing(),
+            gateway=Gateway(
+                node=self.name,
+                router=self.router,
+                attachments=self.attachments,
+                mailboxes=self.mailboxes,
+                pending=self.pending,
+                wheel=self.pump.wheel,
+                due=self._due,
+                message_bytes=settings.message_bytes,
+                in_flight=settings.in_flight,
+                output_bytes=settings.output_bytes,
+                heartbeat_s=settings.heartbeat_s,
+            ),
+            origins=settings.allow_origin,
+            max_connections=settings.max_connections,
+        )
+        self.pump.before_flush.append(self._ping_due)
+
+    # --- life
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Joins the cluster and serves; started when clients may come.
+
+        Raises:
+            RingError: the cluster refuses the node, or a setting cannot be had (an address in use, say).
+        """
+        settings = self.settings
+        async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+            url = settings.redis
+            if url == EMBEDDED:
+                url = (await stack.enter_async_context(EmbeddedServer())).url
+            self._redis = redis = Redis.from_url(url, client_name=f"ring-{self.name}")
+            nursery.start_soon(redis.run)
+            edge = self.pump.listen(settings.edge, self.admission.door, start=False)
+            peers = self.pump.listen(settings.peer, lambda request, name: self.mesh.door(request, name))
+            await nursery.start(self.pump.run)
+            application = api.application(self, settings.api_key())
+            api_address: str = await nursery.start(api.run, application, settings.api)
+            self.addresses = {"edge": edge.address, "peer": peers.address, "api": api_address}
+            me = Member(
+                name=self.name,
+                incarnation=self.incarnation,
+                edge=settings.edge_advertise or edge.address,
+                peer=settings.peer_advertise or peers.address,
+                api=settings.api_advertise or api_address,
+                weight=settings.weight,
+                state="up",
+                version=__version__,
+            )
+            self.mesh = Mesh(
+                pump=self.pump, me=me, cluster=settings.cluster, secret=settings.peer_secret(), receiver=self
+            )
+            self.routing.links = self.mesh.links
+            await nursery.start(self.mesh.run)
+            self._membership = Membership(
+                redis, Keys(settings.cluster), me, ttl_s=settings.ttl_s, on_view=self._enter
+            )
+            await nursery.start(self._membership.run)
+            nursery.start_soon(self._own_no_more)
+            self.pump.wheel.call_later(SWEEP_S, self._sweep)
+            await self._settled.wait()
+            self.admission.open = True
+            edge.start()
+            self._serving = True
+            task_status.started()
+            _log.info("serving", node=self.name, cluster=settings.cluster, **self.addresses)
+
+    async def drain(self) -> None:
+        """Hands over all that the node owns, asks its clients to reconnect elsewhere, and leaves the cluster.
+
+        Bounded by `drain_timeout_s`: what has not gone by then goes with the connection.
+        """
+        self._draining = True
+        self.admission.open = False
+        _log.info("draining", node=self.name, sessions=len(self.attachments.sessions))
+        with trio.move_on_after(self.settings.drain_timeout_s):
+            await self._membership.drain()
+            await self._settled.wait()
+            await self._send_clients_away()
+        with trio.move_on_after(FAREWELL_S):
+            await self._membership.leave()
+        _log.info("left", node=self.name, sessions=len(self.attachments.sessions))
+
+    async def _send_clients_away(self) -> None:
+        patience = trio.current_time() + SETTLE_S
+        while self.attachments.sessions:
+            late = trio.current_time() >= patience
+            spread_ms = min(2000, 10 * len(self.attachments.sessions))
+            for session in tuple(self.attachments.sessions.values()):
+                if late or not session.refs:
+                    after_ms = randrange(spread_ms + 1)  # noqa: S311 - nobody gains by guessing it
+                    session.reconnect(after_ms, "the node drains")
+            await trio.sleep(0.02)
+
+    async def _own_no_more(self) -> None:
+        """Gives up all slots if others compute another table: two owners of a slot would split its users."""
+        await self._membership.disagreed.wait()
+        self._isolated = True
+        await self._membership.drain()
+        _log.error(
+            "this node owns nothing any more: restart it with the release of the others", node=self.name
+        )
+
+    # --- news of the ring
+
+    def _enter(self, view: RingView) -> None:
+        if self._settled.is_set():
+            self._settled = trio.Event()
+        self.transition.enter(view)
+        self.mesh.update(view)
+
+    def _on_settled(self) -> None:
+        self._settled.set()
+
+    def news(self, link: PeerLink, epoch: int, members_hash: int) -> None:
+        """A peer routes by another ring than this node."""
+        self._membership.heard(epoch, members_hash)  # the link has asked for its members already
+
+    def _on_members_wanted(self, link: PeerLink, item: peer.MembersWanted) -> None:
+        link.send_urgent(self._membership.document())
+
+    def _on_members(self, link: PeerLink, item: peer.Members) -> None:
+        self._membership.offer(item)
+
+    # --- from the links
+
+    def link_up(self, link: PeerLink) -> None:
+        """A peer can be talked to."""
+        self.transition.link_up(link)
+
+    def link_down(self, link: PeerLink) -> None:
+        """A peer cannot be talked to; Redis may know whether it lives."""
+        self.attachments.link_down(link)
+        self._membership.renew_soon()
+
+    # --- time
+
+    def _ping_due(self) -> None:
+        if self._due:
+            due, self._due[:] = self._due[:], []
+            for session in due:
+                session.ping_now()
+
+    def _sweep(self) -> None:
+        for held in self.pending.overdue():
+            self.router.route_again(held)
+        self.pump.wheel.call_later(SWEEP_S, self._sweep)
+
+    # --- what the API asks
+
+    @property
+    def state(self) -> api.NodeState:
+        """Whether the node serves clients."""
+        if self._draining:
+            return "draining"
+        if self._isolated:
+            return "isolated"
+        return "up" if self._serving else "joining"
+
+    @property
+    def degraded(self) -> list[str]:
+        """What the node has to do without."""
+        return [] if self._redis.connected else ["redis"]
+
+    @property
+    def view(self) -> RingView | None:
+        """The ring that the node routes by."""
+        return self.routing.view
+
+    def figures(self) -> dict[str, float]:
+        """The node's own counts."""
+        sessions = self.attachments.sessions.values()
+        return {
+            "sessions": len(self.attachments.sessions),
+            "users": len({session.user for session in sessions}),
+            "off_owner": sum(session.owner != self.name for session in sessions),
+            "mailboxes": len(self.mailboxes.boxes),
+            "pending": len(self.pending),
+            "links": len(self.routing.links),
+            "lease_age_s": round(self._membership.lease_age_s, 3),
+            "dropped_untracked": self.mailboxes.dropped_untracked,
+        }
+
+    def links(self) -> dict[str, str]:
+        """The state of the link to each other member."""
+        view = self.routing.view
+        names = () if view is None else view.names
+        return {name: self.mesh.dial_outcome(name) or "none" for name in names if name != self.name}
+
+    async def whois(self, user: str) -> list[peer.SessionEntry]:
+        """The sessions of `user`, as the user's owner knows them."""
+        return await self._whois.ask(user)
+
+
+async def serve(settings: Settings) -> None:
+    """Runs a node as a process: prints a line when it serves, drains at SIGTERM or SIGINT, stops at a second.
+
+    Raises:
+        RingError: it cannot join.
+    """
+    _raise_file_limit()
+    node = Node(settings)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def obey() -> None:
+                async for _ in signals:
+                    nursery.start_soon(leave)
+                    break
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+
+            async def leave() -> None:
+                if node.view is not None:  # else it is no member yet
+                    await node.drain()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(obey)
+            await nursery.start(node.run)
+            gc.collect()
+            gc.freeze()
+            addresses: dict[str, object] = {**node.addresses}
+            ready = {"event": "ready", "part": "node", "name": node.name, **addresses, "pid": getpid()}
+            sys.stdout.write(f"{msgspec.json.encode(ready).decode()}\n")
+            sys.stdout.flush()
+
+
+def _raise_file_limit() -> None:
+    """A socket is a descriptor; the soft limit is often 1,024, and the hard one needs no asking."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

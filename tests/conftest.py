@@ -1,0 +1,48 @@
+"""Fixtures that several folders of tests share: a real server, started once per session."""
+
+import queue
+import socket
+import threading
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+import trio
+
+from ring.store.embedded import EmbeddedServer
+
+
+def _serve(
+    started: "queue.SimpleQueue[tuple[EmbeddedServer, trio.lowlevel.TrioToken, trio.CancelScope]]",
+) -> None:
+    async def until_cancelled() -> None:
+        with trio.CancelScope() as scope:
+            async with EmbeddedServer() as server:
+                started.put((server, trio.lowlevel.current_trio_token(), scope))
+                await trio.sleep_forever()
+
+    trio.run(until_cancelled)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[EmbeddedServer]:
+    """A server for the whole session. It runs in a thread: the tests' own event loops end with each test."""
+    started: queue.SimpleQueue[tuple[EmbeddedServer, trio.lowlevel.TrioToken, trio.CancelScope]]
+    started = queue.SimpleQueue()
+    thread = threading.Thread(target=_serve, args=(started,), daemon=True)
+    thread.start()
+    server, token, scope = started.get(timeout=10)
+    yield server
+    token.run_sync_soon(scope.cancel)
+    thread.join(10)
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedServer) -> str:
+    """The URL of a server that holds nothing (the session's, flushed)."""
+    with socket.create_connection(
+        ("127.0.0.1", urlsplit(redis_server.url).port or 0), timeout=5
+    ) as connection:
+        connection.sendall(b"FLUSHALL\r\n")
+        assert connection.recv(16) == b"+OK\r\n"
+    return redis_server.url

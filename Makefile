@@ -6,13 +6,14 @@ MATRIX := 3.11 3.12 3.13
 VENV := .venv
 BIN := $(VENV)/bin
 PINNED := $(VENV)/.pinned
+PEERS := .venvs/bench
 MADE := $(VENV)/.made
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_REQUIRE_VIRTUALENV := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-deps test-matrix suite check format docs requirements clean
+.PHONY: help demo test test-deps test-matrix suite check format docs bench-echo requirements clean
 
 help:  ## What can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +54,11 @@ format: $(MADE)  ## Formats the code and mends what the linter can
 docs: $(MADE)  ## Writes the reference pages that are made from the code
 	$(BIN)/python docs/reference/make.py
 
+bench-echo: $(MADE) $(PEERS)/.made  ## What an echo costs, beside trio-websocket and picows
+	$(BIN)/python -m ring.bench.echo_load 'ring=$(BIN)/ring bench echo --listen 127.0.0.1:0' \
+		'trio-websocket=$(BIN)/python benchmarks/echo_trio_websocket.py' \
+		'picows=$(PEERS)/bin/python benchmarks/echo_picows.py'
+
 # --universal: one file for every Python and platform. No index or host is named: pip's own configuration decides.
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
@@ -60,6 +66,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-vers
 requirements: $(MADE)  ## Pins the newest releases that pyproject.toml allows
 	$(COMPILE) --upgrade --extra dev --group test --group build --output-file requirements/dev.txt
 	$(COMPILE) --upgrade --constraints requirements/dev.txt --output-file requirements/run.txt
+	$(subst pyproject.toml,--group bench,$(COMPILE)) --upgrade --output-file requirements/bench.txt
 
 clean:  ## Removes the environments and everything that was made
 	rm -rf $(VENV) .venvs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
@@ -73,6 +80,11 @@ $(PINNED): requirements/dev.txt
 	@echo "making $(VENV) with $$($(PYTHON) --version) (once; about a minute)" >&2
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(PEERS)/.made: requirements/bench.txt
+	@$(PYTHON) -m venv --clear $(PEERS)
+	@$(PEERS)/bin/pip install --quiet --require-hashes -r requirements/bench.txt
 	@touch $@
 
 $(MADE): $(PINNED) pyproject.toml

@@ -140,7 +140,9 @@ class Node:
             self._redis = redis = Redis.from_url(url, client_name=f"ring-{self.name}")
             nursery.start_soon(redis.run)
             edge = self.pump.listen(settings.edge, self.admission.door, start=False)
-            peers = self.pump.listen(settings.peer, lambda request, name: self.mesh.door(request, name))
+            peers = self.pump.listen(
+                settings.peer, lambda request, name: self.mesh.door(request, name), start=False
+            )
             await nursery.start(self.pump.run)
             application = api.application(self, settings.api_key())
             api_address: str = await nursery.start(api.run, application, settings.api)
@@ -159,10 +161,12 @@ class Node:
                 pump=self.pump, me=me, cluster=settings.cluster, secret=settings.peer_secret(), receiver=self
             )
             self.routing.links = self.mesh.links
-            await nursery.start(self.mesh.run)
             self._membership = Membership(
                 redis, Keys(settings.cluster), me, ttl_s=settings.ttl_s, on_view=self._enter
             )
+            # Not before: peers that knew an earlier life of this node are dialling already.
+            peers.start()
+            await nursery.start(self.mesh.run)
             await nursery.start(self._membership.run)
             nursery.start_soon(self._own_no_more)
             self.pump.wheel.call_later(SWEEP_S, self._sweep)

@@ -80,7 +80,7 @@ The cluster is up. In other terminals, try:
   {ring} status                              the nodes and their shares
   {ring} owner bob                           where bob belongs, and where bob is
 
-  kill -9 {pid}    kills {name}: its users move to other nodes in a second
+  kill -9 {pid}    kills {name}: its users move to other nodes within seconds
   kill {pid}       lets it drain instead: nobody notices
   {ring} serve {shlex.join(event["add"])}
                    adds a node

@@ -34,6 +34,9 @@ EARLY_FRAMES = 256
 EARLY_BYTES = 1024 * 1024
 """The same in bytes; one frame is always kept."""
 
+EARLIER_EPOCHS = 8
+"""Of so many epochs a session knows how far it got. What is unsettled of older ones comes again, marked."""
+
 MISSED_BEATS = 2
 """Heartbeats in a row without any sign of life end the connection."""
 
@@ -74,6 +77,7 @@ class ClientSession:
         "attachment",
         "by",
         "device",
+        "earlier",
         "expires_at",
         "handle",
         "owner",
@@ -118,6 +122,7 @@ class ClientSession:
         self.socket: Socket | None = None
         self.welcomed = False
         self.sent_epoch = self.sent_number = 0
+        self.earlier: list[peer.Seq] = []
         self.acked_epoch = self.acked_number = 0
         self.pinged_epoch = self.pinged_number = 0
         self.refs: dict[str, int] = {}
@@ -230,6 +235,8 @@ class ClientSession:
         if not tracked and socket.queued > self._gateway.output_bytes // 2:
             self._gateway.mailboxes.dropped_untracked += 1
             return
+        if epoch != self.sent_epoch:
+            self.earlier = [*self.earlier[1 - EARLIER_EPOCHS :], (self.sent_epoch, self.sent_number)]
         self.sent_epoch, self.sent_number = epoch, number
         socket.send_text(body)
         if tracked and self.by == "pong" and self._timer is None:
@@ -362,7 +369,8 @@ class ClientSession:
         self._alive = False
         if self._missed >= MISSED_BEATS:
             self.close(CloseCode.HEARTBEAT_LOST, "no sign of life")
-        elif self.socket is not None:
+        else:
+            assert self.socket is not None  # its end ends the beat
             self.socket.ping()
             self._beat_timer = self._gateway.wheel.call_later(self._gateway.heartbeat_s, self._beat)
 

@@ -7,12 +7,13 @@ of the history go too, so that a repeat is still recognised and a client can sti
 from collections.abc import Iterator
 
 from msgspec import Raw, json
+from msgspec.structs import replace
 
 from ring.mailbox.letter import Letter
 from ring.mailbox.mailbox import Mailbox
 from ring.mailbox.owner import Mailboxes
 from ring.protocol.client import Message, encode
-from ring.protocol.peer import HandOver
+from ring.protocol.peer import Attach, HandOver
 from ring.protocol.peer import Letter as PeerLetter
 
 CHUNK_BYTES = 128 * 1024
@@ -87,13 +88,41 @@ def take(mailboxes: Mailboxes, item: HandOver, now: float) -> None:
     else:
         for letter in letters:
             if letter.status is None and not _known(mailboxes, box, letter):
-                box.number += 1
-                letter.epoch, letter.number = box.epoch, box.number
-                letter.body = _renumber(letter)
-                box.append(letter)
+                _append_anew(box, letter)
         for attachment in tuple(box.attachments):
             mailboxes.start(attachment)
     mailboxes.wait(box)
+
+
+def put_behind(mailboxes: Mailboxes, attach: Attach) -> None:
+    """What a session has missed goes behind what it has been sent, before it is attached.
+
+    An owner that has been replaced and does not know it yet (it stood still, or was cut off) takes letters
+    whose numbers lie before what the session gets of its successor. An acknowledgement of that would count
+    for those too: for each epoch the session says how far it really got.
+    """
+    box = mailboxes.boxes.get(attach.user)
+    if box is None or attach.sent is None:
+        return
+    reached = dict([*attach.earlier, attach.sent])
+    for letter in box.unsettled():
+        if (letter.epoch, letter.number) > attach.sent:
+            break
+        if letter.number <= reached.get(letter.epoch, 0) or letter.origin == attach.session:
+            continue
+        again = replace(letter)
+        letter.status, letter.ref, letter.waiters = "failed", 0, None  # from now on it stands for nothing
+        box.settle(letter)
+        if box.find(letter.sender, letter.id) is letter or not _known(mailboxes, box, again):
+            _append_anew(box, again)
+    mailboxes.wait(box)
+
+
+def _append_anew(box: Mailbox, letter: Letter) -> None:
+    box.number += 1
+    letter.epoch, letter.number = box.epoch, box.number
+    letter.body = _renumber(letter)
+    box.append(letter)
 
 
 def _unpack(packed: PeerLetter, now: float) -> Letter:

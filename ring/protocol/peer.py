@@ -105,6 +105,7 @@ class Attach(Struct, array_like=True, tag=5):
     acked: Seq | None
     by: Literal["client", "pong"]  # how this session acknowledges
     resume: str | None
+    earlier: list[Seq] = []  # how far it got in epochs before that of `sent`: the last few
 
 
 class Attached(Struct, array_like=True, tag=6, gc=False):

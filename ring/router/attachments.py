@@ -6,6 +6,7 @@ from time import time_ns
 from typing import Literal, Protocol
 
 from ring.cluster.placement import NOBODY
+from ring.mailbox.handover import put_behind
 from ring.mailbox.letter import By
 from ring.mailbox.mailbox import Attachment
 from ring.mailbox.owner import Mailboxes
@@ -32,6 +33,7 @@ class Session(Protocol):
     by: By
     sent_epoch: int
     sent_number: int
+    earlier: list[peer.Seq]  # how far it was sent letters in earlier epochs
     acked_epoch: int
     acked_number: int
     refs: dict[str, int]  # of its messages without a receipt
@@ -154,9 +156,9 @@ class Attachments:
             or session.attachment is not None
         ):
             return
-        attached = self._mailboxes.attach(
-            _attach(session), self._routing.node, self._routing.incarnation, session
-        )
+        attach = _attach(session)
+        put_behind(self._mailboxes, attach)
+        attached = self._mailboxes.attach(attach, self._routing.node, self._routing.incarnation, session)
         if attached is None:
             return
         session.attachment, resumed = attached
@@ -180,6 +182,7 @@ class Attachments:
         link = self._routing.links.get(gateway)
         if link is None or link.incarnation != incarnation:
             return  # it attaches again when it is back
+        put_behind(self._mailboxes, item)
         attached = self._mailboxes.attach(item, gateway, incarnation, RemoteSession(link, item.handle))
         if attached is None:
             return
@@ -284,4 +287,5 @@ def _attach(session: Session) -> peer.Attach:
         (session.acked_epoch, session.acked_number) if session.welcomed else None,
         session.by,
         None if session.welcomed else session.resume,
+        session.earlier,
     )

@@ -93,6 +93,7 @@ class Session:
         self.by: By = "client"
         self.sent_epoch = self.sent_number = 0
         self.acked_epoch = self.acked_number = 0
+        self.earlier: list[peer.Seq] = []
         self.refs: dict[str, int] = {}
         self.closed: int | None = None
 
@@ -109,6 +110,8 @@ class Session:
     def deliver(self, epoch: int, number: int, body: bytes, tracked: bool) -> None:
         assert self.welcomed
         assert (epoch, number) > (self.sent_epoch, self.sent_number)
+        if epoch != self.sent_epoch:
+            self.earlier.append((self.sent_epoch, self.sent_number))
         self.sent_epoch, self.sent_number = epoch, number
         if self.closed is None:
             self.client.got.append(client.decode_server(body))  # type: ignore[arg-type] # it is a message

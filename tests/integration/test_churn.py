@@ -238,6 +238,9 @@ async def test_a_node_is_killed(tmp_path: Path, record: Record, restarted: bool)
         on.assert_nothing_lost()
         assert on.failed(on.staying("n2")) == []
         assert [double for double in load.doubled() if not double.arrival.redelivered] == []
+        for client in on.of_node("n2"):
+            if isinstance(client, LibraryClient):
+                assert client.client.reconnects > 0
 
 
 async def test_a_node_stands_still(tmp_path: Path, record: Record) -> None:

@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_REQUIRE_VIRTUALENV := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-deps test-matrix suite check format docs bench-echo requirements clean
+.PHONY: help demo test test-deps test-matrix suite check format docs bench-echo bench-idle requirements clean
 
 help:  ## What can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +58,9 @@ bench-echo: $(MADE) $(PEERS)/.made  ## What an echo costs, beside trio-websocket
 	$(BIN)/python -m ring.bench.echo_load 'ring=$(BIN)/ring bench echo --listen 127.0.0.1:0' \
 		'trio-websocket=$(BIN)/python benchmarks/echo_trio_websocket.py' \
 		'picows=$(PEERS)/bin/python benchmarks/echo_picows.py'
+
+bench-idle: $(MADE)  ## What 18,000 idle clients cost a node
+	$(BIN)/python -m ring.bench.idle 18000
 
 # --universal: one file for every Python and platform. No index or host is named: pip's own configuration decides.
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \

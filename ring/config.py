@@ -43,7 +43,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         "127.0.0.1:8001"
     )
     peer: Annotated[Address, Meta(description="Where the other nodes connect")] = "127.0.0.1:9001"
-    api: Annotated[Address, Meta(description="Where HTTP is: health and server API")] = "127.0.0.1:7001"
+    api: Annotated[Address, Meta(description="Where HTTP is: health and the ring")] = "127.0.0.1:7001"
     edge_advertise: Annotated[Address | None, Meta(description="How others reach `edge`, if otherwise")] = (
         None
     )
@@ -73,30 +73,27 @@ class Settings(Struct, frozen=True, kw_only=True):
         bool, Meta(description="Peers may talk beyond loopback without TLS: for private networks")
     ] = False
     ttl_s: Annotated[
-        float, Meta(ge=0.3, le=3600, description="How long a lease lasts: a silent node is out")
+        float, Meta(ge=0.3, le=3600, description="How long a node stays a member without renewing")
     ] = 3.0
     heartbeat_s: Annotated[
-        Seconds, Meta(description="How often a silent client is pinged; two misses end it")
+        Seconds, Meta(description="How often a client is pinged; two misses in a row end it")
     ] = 25.0
     linger_s: Annotated[Delay, Meta(description="How long a user is waited for whose connection broke")] = 2.0
-    spill_after_s: Annotated[Seconds, Meta(description="Wait for an acknowledgement before Redis stores")] = (
-        2.0
-    )
-    send_timeout_s: Annotated[Seconds, Meta(description="Wait for a recipient's owner before it failed")] = (
-        10.0
-    )
+    spill_after_s: Annotated[Seconds, Meta(description="How long a message waits to be acknowledged")] = 2.0
+    send_timeout_s: Annotated[Seconds, Meta(description="How long a message waits for any answer")] = 10.0
     drain_timeout_s: Annotated[Delay, Meta(description="How long a stopping node takes to hand over")] = 10.0
     message_bytes: Annotated[
-        int, Meta(ge=128, le=2**24, description="The longest frame that a client may send")
+        int,
+        Meta(ge=128, le=2**24, description="The longest `data` of a message; a frame may have twice as much"),
     ] = 65536
-    in_flight: Annotated[int, Meta(ge=1, le=65536, description="Messages of a session without receipt")] = 256
+    in_flight: Annotated[int, Meta(ge=1, le=65536, description="Most unanswered messages of a session")] = 256
     output_bytes: Annotated[
         int,
         Meta(
             ge=1024, description="Output that may wait for one client; beyond is a slow consumer, closed 4008"
         ),
     ] = 2**20
-    max_connections: Annotated[int, Meta(ge=1, description="Clients that the node lets in")] = 20_000
+    max_connections: Annotated[int, Meta(ge=1, description="Clients at one time, at most")] = 20_000
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="The least to log")
     ] = "info"
@@ -363,7 +360,7 @@ def split_address(address: str, what: str) -> tuple[str, int]:
     bracketed = host.startswith("[") and host.endswith("]")
     if (
         not colon
-        or not host
+        or host in ("", "[]")
         or (":" in host and not bracketed)
         or not (port.isascii() and port.isdigit())
         or int(port) > 65535

@@ -29,7 +29,9 @@ from ring.cluster.membership import Membership
 from ring.cluster.view import Member, RingView
 from ring.config import EMBEDDED, Settings
 from ring.edge.admission import Admission, Believing
-from ring.edge.session import ClientSession, Gateway
+from ring.edge.gateway import Gateway
+from ring.edge.session import ClientSession
+from ring.mailbox.mailbox import WINDOW_BYTES
 from ring.mailbox.owner import Mailboxes
 from ring.mailbox.pending import Pending
 from ring.peers.link import PeerLink
@@ -85,14 +87,15 @@ class Node:
             notify=lambda *fate: self.router.notify(*fate),
             linger_s=settings.linger_s,
             spill_after_s=settings.spill_after_s,
+            # Half of what a session's output may hold: acknowledged late is not read late.
+            window_bytes=min(WINDOW_BYTES, settings.output_bytes // 2),
         )
         self.pending = Pending(send_timeout_s=settings.send_timeout_s)
         self.routing = Routing(node=self.name, incarnation=self.incarnation, links={})
         self.attachments = Attachments(self.routing, self.mailboxes)
         self.router = Router(self.routing, self.mailboxes, self.pending)
-        self.on_items = (
-            self.routing.on_items
-        )  # of the links' receiver; not a method, since every batch comes here
+        # As of `Receiver`; no method of the node, since every batch comes here.
+        self.on_items = self.routing.on_items
         self.transition = Transition(
             self.routing,
             self.mailboxes,
@@ -139,7 +142,9 @@ class Node:
                 url = (await stack.enter_async_context(EmbeddedServer())).url
             self._redis = redis = Redis.from_url(url, client_name=f"ring-{self.name}")
             nursery.start_soon(redis.run)
-            edge = self.pump.listen(settings.edge, self.admission.door, start=False)
+            edge = self.pump.listen(
+                settings.edge, self.admission.door, max_connections=settings.max_connections, start=False
+            )
             peers = self.pump.listen(
                 settings.peer, lambda request, name: self.mesh.door(request, name), start=False
             )
@@ -162,7 +167,12 @@ class Node:
             )
             self.routing.links = self.mesh.links
             self._membership = Membership(
-                redis, Keys(settings.cluster), me, ttl_s=settings.ttl_s, on_view=self._enter
+                redis,
+                Keys(settings.cluster),
+                me,
+                ttl_s=settings.ttl_s,
+                secret=settings.peer_secret(),
+                on_view=self._enter,
             )
             # Not before: peers that knew an earlier life of this node are dialling already.
             peers.start()
@@ -226,7 +236,7 @@ class Node:
 
     def news(self, link: PeerLink, epoch: int, members_hash: int) -> None:
         """A peer routes by another ring than this node."""
-        self._membership.heard(epoch, members_hash)  # the link has asked for its members already
+        self._membership.heard(epoch, members_hash)  # the link asks for its members
 
     def _on_members_wanted(self, link: PeerLink, item: peer.MembersWanted) -> None:
         link.send_urgent(self._membership.document())
@@ -291,6 +301,9 @@ class Node:
             "links": len(self.routing.links),
             "lease_age_s": round(self._membership.lease_age_s, 3),
             "dropped_untracked": self.mailboxes.dropped_untracked,
+            "late_deliveries": self.attachments.late_deliveries,
+            "lost_mailboxes": self.transition.lost_mailboxes,
+            "refused": sum(self.admission.refused.values()),
         }
 
     def links(self) -> dict[str, str]:

@@ -197,7 +197,7 @@ class TestValues:
         assert refusal({"output_bytes": "65536"}).startswith("output_bytes: must be above message_bytes")
 
     @pytest.mark.parametrize(
-        "address", ["8001", "127.0.0.1", ":8001", "127.0.0.1:", "127.0.0.1:65536", "::1:80", "h:²"]
+        "address", ["8001", "127.0.0.1", ":8001", "127.0.0.1:", "127.0.0.1:65536", "::1:80", "[]:80", "h:²"]
     )
     def test_what_is_no_address(self, address: str) -> None:
         """`host:port`; brackets around the host of IPv6."""

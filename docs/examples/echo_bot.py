@@ -1,6 +1,6 @@
 """A user who sends back whatever it is sent, until Ctrl-C.
 
-python docs/examples/echo_bot.py ws://127.0.0.1:8000 echo
+python docs/examples/echo_bot.py ws://127.0.0.1:8001 echo
 """
 # ruff: noqa: T201 - a program for people
 

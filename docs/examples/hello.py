@@ -1,6 +1,6 @@
 """Says hello to a user, and what became of it.
 
-python docs/examples/hello.py ws://127.0.0.1:8000 alice bob
+python docs/examples/hello.py ws://127.0.0.1:8001 alice bob
 """
 # ruff: noqa: T201 - a program for people
 

@@ -236,9 +236,8 @@ def _view(node: NodeFacts) -> RingView:
 
 
 def _query(request: Request) -> dict[str, str]:
-    return parse_query(
-        request.scope["query_string"].decode("latin-1")
-    )  # of ASCII alone: h11 refuses the rest
+    # Of ASCII alone: h11 refuses the rest.
+    return parse_query(request.scope["query_string"].decode("latin-1"))
 
 
 _STATUS = {

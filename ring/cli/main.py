@@ -5,6 +5,7 @@ failure is one line on stderr that says what to do. The modules here import what
 them: `ring version` should not wait for an HTTP library.
 """
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -43,7 +44,19 @@ app.add_typer(bench, name="bench")
 
 def run() -> None:
     """The entry point of the `ring` executable."""
+    _open_standard_streams()
     sys.exit(main(sys.argv[1:]))
+
+
+def _open_standard_streams() -> None:
+    """Whoever started it may have closed some (`<&-`): their numbers would go to the first sockets opened."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - open as long as the process
 
 
 def main(arguments: Sequence[str]) -> int:

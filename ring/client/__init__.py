@@ -2,7 +2,7 @@
 
 ::
 
-    async with ring.connect("ws://127.0.0.1:8000", user="alice") as client:
+    async with ring.connect("ws://127.0.0.1:8001", user="alice") as client:
         await client.send("bob", {"text": "hello"})
         async for message in client:
             print(message.sender, message.data)

@@ -18,6 +18,7 @@ FRAME_BYTES = 16 * 1024 * 1024
 """A node's frame may be this long: far beyond any sensible `message_bytes`, and no way to fill our memory."""
 
 READ_BYTES = 64 * 1024
+_RETRY_AFTER_S = 3600.0  # nobody is told to stay away for longer
 _QUEUED_FRAMES = 16  # between trio-websocket's reader and ours, which never waits for the application
 
 
@@ -236,6 +237,3 @@ def _retry_after(rejected: ConnectionRejected) -> float:
         if name.lower() == b"retry-after" and value.isdigit():
             return min(float(value), _RETRY_AFTER_S)
     return 0.0
-
-
-_RETRY_AFTER_S = 3600.0

@@ -3,9 +3,10 @@
 On a change of the ring every node says *entered(E)* once it routes by epoch E, and links keep order, so an
 old owner that has heard it from all live peers has everything that was ever routed to it. It hands its
 mailboxes over and says *handed(E)*. A new owner holds the traffic of the slots it gained until every live
-peer has said so: then what was handed over stands in front of what was held. Two limits keep a silent peer
-from stopping the ring: an old owner waits `ENTER_S`, a new one `HOLD_S`; who comes later is merged by
-(sender, id), which loses nothing and may reorder.
+peer has said so: then what was handed over stands in front of what was held. Limits keep a silent peer from
+stopping the ring: an old owner waits `ENTER_S`; a new one `HOLD_S` from when the first peer has entered, and
+`NEWS_S` if none does. What is handed over later is merged by (sender, id), which loses nothing and may
+reorder.
 """
 
 from collections.abc import Iterable

@@ -10,6 +10,7 @@ peer tells is entered while Redis does not answer.
     peers  ----- heard(), offer() ----------+                       in a thread
 """
 
+import hmac
 import re
 import time
 from collections.abc import Callable
@@ -63,6 +64,7 @@ class Membership:
         keys: of the cluster.
         me: this node; its incarnation is new at each start.
         ttl_s: how long the lease lasts without being renewed; the same on all nodes.
+        secret: the cluster's; a node with another would own users whom no peer could reach.
         on_view: called on Trio's thread with each view entered, epochs rising; what it raises ends `run`.
         clock: seconds that go on while the machine sleeps.
     """
@@ -74,11 +76,14 @@ class Membership:
         me: Member,
         *,
         ttl_s: float = 3.0,
+        secret: bytes = b"",
         on_view: Callable[[RingView], None],
         clock: Callable[[], float] = boottime,
     ) -> None:
         check_node_name(me.name)
-        self._scripts = Scripts(redis, keys, ttl_ms=round(ttl_s * 1000))
+        self._scripts = Scripts(
+            redis, keys, ttl_ms=round(ttl_s * 1000), secret_mark=_mark(secret, keys.cluster)
+        )
         self._cluster = keys.cluster
         self._me = me  # as it wants to be: Redis is told until it agrees
         self._ttl_s = ttl_s
@@ -92,8 +97,6 @@ class Membership:
         self._tables_agree = True
         self.disagreed = trio.Event()
         """Set once this node's slot table differed from the others': it must give up its slots."""
-        self._asked = 0  # the last epoch whose members a peer was to be asked for,
-        self._ask_again_at = 0.0  # and until when an answer is waited for
         self._disputed: tuple[int, int] | None = None
         self._news = trio.Event()
         self._urgent = trio.Event()
@@ -150,25 +153,16 @@ class Membership:
         """Renews now, not when it is due: whoever lost a link to a peer wants to know what Redis says."""
         self._urgent.set()
 
-    def heard(self, epoch: int, members_hash: int) -> bool:
-        """A peer routes by this epoch; True if that peer should be asked for its members, for `offer`.
-
-        Cheap enough for every frame: it says True again only where no answer has come for a while.
-        """
+    def heard(self, epoch: int, members_hash: int) -> None:
+        """A peer routes by this epoch; cheap enough for every frame. The members come by `offer`."""
         if self._view is None or epoch < self._view.epoch:
-            return False
-        if epoch == self._view.epoch:
-            if members_hash != self._view.members_hash and self._disputed != (epoch, members_hash):
-                # One of us differs from Redis, and learns it there: renewing raises the epoch for both.
-                self._disputed = epoch, members_hash
-                self.renew_soon()
-            return False
+            return
         self._seen = max(self._seen, epoch)
-        now = self._clock()
-        if epoch <= self._newest or (epoch <= self._asked and now < self._ask_again_at):
-            return False
-        self._asked, self._ask_again_at = epoch, now + self._ttl_s / 6
-        return True
+        other = epoch == self._view.epoch and members_hash != self._view.members_hash
+        if other and self._disputed != (epoch, members_hash):
+            # One of us differs from Redis, and learns it there: renewing raises the epoch for both.
+            self._disputed = epoch, members_hash
+            self.renew_soon()
 
     def offer(self, members: Members) -> None:
         """The members as a peer knows them; entered if of a later epoch, also while Redis is away."""
@@ -331,7 +325,7 @@ class Membership:
         self._seen = max(self._seen, view.epoch)
         mine = view.member(self._me.name)
         if mine is not None and mine.incarnation == self._me.incarnation:
-            self._me = replace(self._me, weight=mine.weight)  # `ring weight` may have changed it
+            self._me = replace(self._me, weight=mine.weight)  # `set_weight` may have changed it
         # Redis is to be told this view's table, and asked why this node is not in it if it is not.
         self.renew_soon()
         self._entered.set()
@@ -345,6 +339,11 @@ class Membership:
         )
 
 
+def _mark(secret: bytes, cluster: str) -> str:
+    """What differs where secrets do, and tells nothing of them."""
+    return hmac.new(secret, b"ring membership of " + cluster.encode(), "sha256").hexdigest()[:16]
+
+
 def _members(answer: Answer) -> Members:
     return Members(answer.epoch, list(answer.members or ()), answer.previous)
 
@@ -356,5 +355,6 @@ def _explain(cluster: str, what: bytes, value: bytes) -> str:
         b"schema": f"{has}, this release works with {OLDEST_SCHEMA} to {SCHEMA}: use a release in between",
         b"slots": f"{has}, this release has {SLOTS}: use another cluster name, or the release that made it",
         b"algorithm": f"{has}, this node {ALGORITHM}: stop the other nodes first, or use their release",
+        b"secret": f"the nodes of cluster {cluster} have another secret: give all the same --secret-file",
         b"ttl_ms": f"{has}, this node another lease: give all nodes the same, or stop the others first",
     }[what]

@@ -62,19 +62,6 @@ def bound(weight: int, total: int) -> int:
     return -(-21 * SLOTS * weight // (20 * total))
 
 
-def successors(members: Sequence[MemberEntry], owners: Sequence[str]) -> list[str]:
-    """For each slot the member that would own it if its owner went, `NOBODY` where there is none.
-
-    One placement per owner: for a worker thread.
-    """
-    without = {
-        owner: place(member for member in members if member.name != owner)
-        for owner in set(owners)
-        if owner != NOBODY
-    }
-    return [without[owner][slot] if owner != NOBODY else NOBODY for slot, owner in enumerate(owners)]
-
-
 def table_hash(owners: Sequence[str]) -> str:
     """A fingerprint of a slot table, by which nodes find out that they computed different ones."""
     return blake2b("\n".join(owners).encode(), digest_size=16).hexdigest()

@@ -3,7 +3,7 @@
 -- KEYS      members   hash: name -> [name, incarnation, edge, peer, api, weight, state, version] as JSON
 --           leases    sorted set: name by the time in ms at which its lease lapses
 --           epoch     hash: epoch, previous (the one before), members (the hash of all of them), swept (when lapsed leases were last looked for)
---           geometry  hash: what all nodes must agree on (slots, algorithm, schema, ttl_ms)
+--           geometry  hash: what all nodes must agree on (slots, algorithm, schema, ttl_ms, secret: a mark of it)
 --           table     hash: epoch, hash and data of the slot table
 -- ARGV[1]   the time in ms, "" for the server's own: only tests give one
 

@@ -1,7 +1,7 @@
 """What Redis holds about the ring, and the scripts by which alone it changes.
 
-One method per step, one Lua file per method, each atomic on the server. `Membership` decides when; the
-commands `ring status`, `ring owner` and `ring weight` read and change a ring here with no node up.
+One method per step, one Lua file per method, each atomic on the server. `Membership` decides when. A ring is
+also read here (`ring status` and `ring owner` do), and a weight set, with no node up.
 """
 
 import zlib
@@ -59,12 +59,16 @@ class Scripts:
         redis: connected or not; a step waits for the connection.
         keys: of the cluster.
         ttl_ms: how long a lease lasts without being renewed.
+        secret_mark: what tells the nodes' secret from another without telling it.
         now_ms: for tests: the time, in place of the server's.
     """
 
-    def __init__(self, redis: Redis, keys: Keys, *, ttl_ms: int = 0, now_ms: int | None = None) -> None:
+    def __init__(
+        self, redis: Redis, keys: Keys, *, ttl_ms: int = 0, secret_mark: str = "", now_ms: int | None = None
+    ) -> None:
         self.now_ms = now_ms
         self._ttl_ms = ttl_ms
+        self._secret_mark = secret_mark
         self._keys = [keys.members, keys.leases, keys.epoch, keys.geometry, keys.table]
         self._scripts = {name: redis.register_script(_source(name)) for name in _NAMES}
 
@@ -81,6 +85,7 @@ class Scripts:
             me.name,
             me.incarnation,
             _record(me),
+            self._secret_mark,
         )
 
     async def renew(self, me: Member, seen: int, view: RingView) -> Answer:
@@ -92,7 +97,8 @@ class Scripts:
     async def restore(self, seen: int, view: RingView) -> Answer:
         """restored | ahead: gives a server that is behind the view what it has forgotten."""
         records = [part for member in view.members for part in (member.name, _record(member))]
-        return await self._call("restore", self._ttl_ms, seen, view.epoch, SLOTS, ALGORITHM, SCHEMA, *records)
+        geometry = (SLOTS, ALGORITHM, SCHEMA, self._secret_mark)
+        return await self._call("restore", self._ttl_ms, seen, view.epoch, *geometry, *records)
 
     async def state(self, me: Member, seen: int) -> Answer:
         """changed | gone | taken: sets the state that `me` has."""

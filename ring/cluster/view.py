@@ -1,7 +1,7 @@
 """The frozen picture of the ring that a node routes by.
 
 A view is built whole, off the pump's path, and swapped whole: whoever holds one sees one epoch. The router
-reads `owner` for every message.
+looks into `owners` for every message.
 """
 
 from collections import Counter
@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha1
 from typing import Self
-from zlib import crc32
 
 from ring.cluster.placement import NOBODY, place, table_hash
-from ring.protocol.names import SLOTS
+from ring.protocol.names import slot_of
 from ring.protocol.peer import MemberEntry
 
 Member = MemberEntry
@@ -65,7 +64,7 @@ class RingView:
 
     def owner(self, user: str) -> str:
         """The name of the member that owns `user`, `NOBODY` if no member may own."""
-        return self.owners[crc32(user.encode()) & (SLOTS - 1)]
+        return self.owners[slot_of(user)]
 
     def owner_of_slot(self, slot: int) -> str:
         """The name of the member that owns `slot`, `NOBODY` if no member may own."""

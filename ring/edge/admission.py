@@ -10,7 +10,8 @@ from time import time_ns
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from ring.edge.session import ClientSession, Gateway
+from ring.edge.gateway import Gateway
+from ring.edge.session import ClientSession
 from ring.protocol import client
 from ring.protocol.codes import BadRequest, CloseCode, ErrorCode, RingError
 from ring.protocol.names import check_name, parse_query
@@ -22,7 +23,7 @@ FRAME_FACTOR = 2
 """A frame up to this many times `message_bytes` is read, so that what is somewhat too large gets a receipt
 that says so."""
 
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _CLOSES = {401: CloseCode.UNAUTHENTICATED, 403: CloseCode.FORBIDDEN, 429: CloseCode.TOO_MANY}
 

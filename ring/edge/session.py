@@ -4,24 +4,20 @@ Made by `edge.admission` when a client may come in. It decodes and checks; the r
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import uniform
 from time import time
 from typing import Any, Literal
 
 from msgspec import UNSET
 
+from ring.edge.gateway import Gateway
 from ring.mailbox.letter import By, Status
 from ring.mailbox.mailbox import Attachment
-from ring.mailbox.owner import Mailboxes
-from ring.mailbox.pending import Pending
 from ring.protocol import client, peer
 from ring.protocol.codes import BadRequest, CloseCode, ErrorCode
-from ring.protocol.names import ID_BYTES, check_id, check_name, slot_of
-from ring.router.attachments import Attachments
-from ring.router.router import Router
+from ring.protocol.names import check_id, check_name, slot_of
 from ring.transport.socket import Socket
-from ring.transport.wheel import Timer, TimerWheel
+from ring.transport.wheel import Timer
 
 PING_S = 0.1
 """`ack=auto`: at most one ping per session in this time carries a sequence."""
@@ -39,26 +35,6 @@ EARLIER_EPOCHS = 8
 
 MISSED_BEATS = 2
 """Heartbeats in a row without any sign of life end the connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gateway:
-    """What all sessions of a node have in common; sizes in bytes, times in seconds.
-
-    `due` takes sessions that want to ping at the end of the tick.
-    """
-
-    node: str
-    router: Router
-    attachments: Attachments
-    mailboxes: Mailboxes
-    pending: Pending
-    wheel: TimerWheel
-    due: list["ClientSession"]
-    message_bytes: int
-    in_flight: int
-    output_bytes: int
-    heartbeat_s: float
 
 
 class ClientSession:
@@ -295,22 +271,25 @@ class ClientSession:
             round(time() * 1000),
             message.again,
             "",
-            0 if message.ttl_s is None else max(1, min(round(message.ttl_s * 1000), _MAX_TTL_MS)),
+            0 if message.ttl_s is None else max(1, round(min(message.ttl_s * 1000, _MAX_TTL_MS))),
         )
         self._gateway.router.send(self, send, receipt=message.receipt)
 
     def on_ack(self, message: client.Ack) -> None:
         """The client has what it was sent, up to a sequence."""
+        frame_id = message.id or None
         try:
             epoch, number = client.parse_seq(message.seq)
+            if (epoch, number) > (self.sent_epoch, self.sent_number):
+                raise BadRequest("ack: beyond what this session was sent; ignored")
         except BadRequest as error:
-            self._error(None, error.code, str(error))
+            self._error(frame_id, error.code, str(error))
             return
-        if (epoch, number) > (self.sent_epoch, self.sent_number):
-            self._error(None, ErrorCode.BAD_REQUEST, "ack: beyond what this session was sent; ignored")
-        elif (epoch, number) > (self.acked_epoch, self.acked_number):
+        if (epoch, number) > (self.acked_epoch, self.acked_number):
             self.acked_epoch, self.acked_number = epoch, number
             self._gateway.attachments.acknowledge(self)
+        if frame_id is not None and self.socket is not None:
+            self.socket.send_text(client.encode(client.Ok(frame_id)))
 
     def on_ping(self, message: client.Ping) -> None:
         """A client that cannot see pings asks whether the node is there."""
@@ -336,9 +315,7 @@ class ClientSession:
 
     def _error(self, frame_id: str | None, code: ErrorCode, message: str) -> None:
         if self.socket is not None:
-            error = client.Error(
-                code, message, code.retryable, UNSET if frame_id is None else frame_id[:ID_BYTES]
-            )
+            error = client.Error(code, message, code.retryable, UNSET if frame_id is None else frame_id)
             self.socket.send_text(client.encode(error))
 
     def _keep(self, payload: bytes) -> None:

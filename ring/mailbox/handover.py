@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from ring.mailbox.letter import Letter
 from ring.mailbox.mailbox import Mailbox
 from ring.mailbox.owner import Mailboxes
-from ring.protocol.client import Message, encode
+from ring.protocol.client import Message, encode, format_seq
 from ring.protocol.peer import Attach, HandOver
 from ring.protocol.peer import Letter as PeerLetter
 
@@ -164,7 +164,7 @@ def _known(mailboxes: Mailboxes, box: Mailbox, letter: Letter) -> bool:
 
 def _renumber(letter: Letter) -> bytes:
     message = _decode_message(letter.body or b"")
-    message.seq = f"{letter.epoch}-{letter.number}"
+    message.seq = format_seq(letter.epoch, letter.number)
     message.redelivered = True
     message.data = Raw(bytes(message.data))
     return encode(message)

@@ -14,7 +14,7 @@ WINDOW_LETTERS = 256
 """Letters on their way to one session without an acknowledgement; more wait here, so a slow client fills no
 link."""
 WINDOW_BYTES = 512 * 1024
-"""The same in bytes: half of what a session's output may hold."""
+"""The same in bytes: half of what a session's output holds by default (`output_bytes`)."""
 HISTORY_LETTERS = 256
 """Letters whose bodies are kept for `resume` after they were settled."""
 HISTORY_BYTES = 1024 * 1024
@@ -93,10 +93,12 @@ class Mailbox:
         "unsettled_bytes",
         "user",
         "waited_until",
+        "window_bytes",
     )
 
-    def __init__(self, user: str, epoch: int, number: int) -> None:
+    def __init__(self, user: str, epoch: int, number: int, window_bytes: int = WINDOW_BYTES) -> None:
         self.user = user
+        self.window_bytes = window_bytes
         self.epoch = epoch
         self.number = number
         self.letters: list[Letter] = []
@@ -219,7 +221,7 @@ class Mailbox:
         while (
             attachment.position < end
             and attachment.position - attachment.acked < WINDOW_LETTERS
-            and attachment.flight_bytes < WINDOW_BYTES
+            and attachment.flight_bytes < self.window_bytes
         ):
             letter = letters[attachment.position - base]
             skipped = attachment.skips(letter)
@@ -259,9 +261,8 @@ class Mailbox:
             at += 1
         attachment.acked = at
         if at >= stop:
-            attachment.flight_bytes = (
-                0  # what was trimmed away while it was on its way is gone from the sum too
-            )
+            # What was trimmed away while it was on its way is gone from the sum too.
+            attachment.flight_bytes = 0
         for letter in settled:
             self.settle(letter)
         return settled

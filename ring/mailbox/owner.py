@@ -11,7 +11,7 @@ from typing import Literal
 from msgspec import UNSET, Raw
 
 from ring.mailbox.letter import By, Letter, Notify
-from ring.mailbox.mailbox import FATES_S, Attachment, Mailbox, Outlet
+from ring.mailbox.mailbox import FATES_S, WINDOW_BYTES, Attachment, Mailbox, Outlet
 from ring.mailbox.shelf import Shelf
 from ring.protocol.client import Message, encode, parse_seq
 from ring.protocol.codes import BadRequest, CloseCode, ErrorCode
@@ -37,6 +37,7 @@ class Mailboxes(Shelf):
         notify: tells a gateway a fate.
         linger_s: how long a user whose last session broke, or whose slot moved, is waited for.
         spill_after_s: how long a letter waits for an acknowledgement.
+        window_bytes: of letters on their way to one session without an acknowledgement.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class Mailboxes(Shelf):
         notify: Notify,
         linger_s: float = 2.0,
         spill_after_s: float = 2.0,
+        window_bytes: int = WINDOW_BYTES,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        super().__init__(linger_s=linger_s, clock=clock)
+        super().__init__(linger_s=linger_s, window_bytes=window_bytes, clock=clock)
         self.node = node
         self.incarnation = incarnation
         self.dropped_untracked = 0  # `receipt:false` messages that found nobody, or a session too far behind
@@ -253,7 +255,7 @@ class Mailboxes(Shelf):
 
     def detach_remote(self, gateway: str, handle: int, *, clean: bool) -> None:
         """The same for a session on another node."""
-        attachment = self._remote.get(gateway, {}).get(handle)
+        attachment = self.remote(gateway, handle)
         if attachment is not None:
             self.detach(attachment, clean=clean)
 

@@ -16,9 +16,10 @@ class Shelf:
 
     Args:
         linger_s: how long a user whose last session broke, or whose slot moved, is waited for.
+        window_bytes: of letters on their way to one session without an acknowledgement.
     """
 
-    def __init__(self, *, linger_s: float, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, *, linger_s: float, window_bytes: int, clock: Callable[[], float] = monotonic) -> None:
         self.boxes: dict[str, Mailbox] = {}
         self.epoch = 0  # of the ring: what is numbered from now on comes after all of earlier epochs
         self.lost_at: dict[int, int] = {}
@@ -27,6 +28,7 @@ class Shelf:
         self.closed: set[int] = set()
         """Slots for which letters may still be handed over, and that are not served."""
         self._linger_s = linger_s
+        self._window_bytes = window_bytes
         self._clock = clock
         self._moved_until: dict[int, float] = {}
         self._number = 0  # no mailbox that was forgotten went beyond it: no number of an epoch is given twice
@@ -37,10 +39,12 @@ class Shelf:
 
     def _make(self, user: str) -> Mailbox:
         if not (self._moved_until or self.lost_at or self.closed):
-            box = self.boxes[user] = Mailbox(user, self.epoch, self._number)
+            box = self.boxes[user] = Mailbox(user, self.epoch, self._number, self._window_bytes)
             return box
         slot = slot_of(user)
-        box = self.boxes[user] = Mailbox(user, self.lost_at.get(slot, self.epoch), self._number)
+        box = self.boxes[user] = Mailbox(
+            user, self.lost_at.get(slot, self.epoch), self._number, self._window_bytes
+        )
         box.waited_until = self._moved_until.get(slot, 0.0)
         box.closed = slot in self.closed
         return box

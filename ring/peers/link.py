@@ -33,16 +33,17 @@ BUSY_BYTES = 4 * 1024 * 1024
 """Queued bytes beyond which a link is `busy`."""
 
 BROKEN_BYTES = 64 * 1024 * 1024
-"""Queued bytes beyond which a link is broken: receipts alone filled it, so the other side no longer reads."""
+"""Queued bytes beyond which a link is broken: what passes a busy link all the same (receipts, deliveries) has
+filled it, so the other side no longer reads."""
 
 HELD_BYTES = 16 * 1024 * 1024
 """Held frames beyond which a link is broken: within `HOLD_S` no ring that works brings as much."""
 
-HOLD_S = 1.0
+HOLD_S = 1.0  # a batch waits so long for this node to enter its epoch
 PING_S = 5.0
-MISSES = 2
-HANDSHAKE_S = 5.0
-FAREWELL_S = 5.0
+MISSES = 2  # pings in a row without a sign of life end the link
+HANDSHAKE_S = 5.0  # for the proof
+FAREWELL_S = 5.0  # for what is queued, before a link that is retired is cut
 
 _WHOLE_ITEMS = 256
 """Up to this many items are encoded in one go; the rare frame that comes out too long is cut up then."""

@@ -25,9 +25,9 @@ from ring.transport.address import split_address
 from ring.transport.handshake import Accept, Refuse
 from ring.transport.pump import Pump
 
-CONNECT_S = 2.0
-FIRST_BACKOFF_S = 0.02
-LAST_BACKOFF_S = 1.0
+CONNECT_S = 2.0  # for the name and TCP
+FIRST_BACKOFF_S = 0.02  # between dials; doubled with each one that fails,
+LAST_BACKOFF_S = 1.0  # up to this
 
 _SOCKET_BYTES = 2 * (HIGH_WATER + FRAME_BYTES)
 """A bound that a link's own never lets its socket come near to."""
@@ -95,10 +95,6 @@ class Mesh:
         self._nursery: trio.Nursery | None = None
         self._stopped = False
         pump.before_flush.append(self._flush)
-
-    def link(self, name: str) -> PeerLink | None:
-        """The link to the member of this name, if it is up."""
-        return self.links.get(name)
 
     def dial_outcome(self, name: str) -> DialOutcome | None:
         """How it stands with the dialling of a peer.

@@ -3,6 +3,7 @@
 `data` travels as `msgspec.Raw`: checked to be JSON once, where it enters, and never parsed or re-encoded.
 """
 
+import json
 import re
 from collections.abc import Callable
 from typing import Literal
@@ -28,9 +29,10 @@ class Send(Struct, tag_field="type", tag="send", gc=False):
 
 
 class Ack(Struct, tag_field="type", tag="ack", gc=False):
-    """Acknowledges everything that this session was sent, up to `seq`."""
+    """Acknowledges everything that this session was sent, up to `seq`; answered only if it has an `id`."""
 
     seq: str
+    id: str | UnsetType | None = UNSET
 
 
 class Refresh(Struct, tag_field="type", tag="refresh", gc=False):
@@ -172,12 +174,34 @@ def _diagnose(payload: bytes, error: Exception) -> Undecodable:
     try:
         head = _decode_head(payload)
     except _UNDECODABLE:
-        return Undecodable(f"not a message: {error}", code=ErrorCode.BAD_REQUEST, id=None, type=None)
+        head = _lenient_head(payload)
+        return Undecodable(
+            f"not a message: {error}",
+            code=ErrorCode.BAD_REQUEST,
+            id=head.id if isinstance(head.id, str) else None,
+            type=head.type,
+        )
     frame_id = head.id if isinstance(head.id, str) else None
     if isinstance(head.type, str) and head.type not in _CLIENT_TYPES:
         reason = f"unknown type; known: {', '.join(sorted(map(str, _CLIENT_TYPES)))}"
         return Undecodable(reason, code=ErrorCode.UNKNOWN_TYPE, id=frame_id, type=head.type)
     return Undecodable(f"bad message: {error}", code=ErrorCode.BAD_REQUEST, id=frame_id, type=head.type)
+
+
+def _lenient_head(payload: bytes) -> _Head:
+    """Type and id of JSON that is refused for what is elsewhere in it, such as a lone surrogate or a NaN."""
+    try:
+        found = json.loads(payload.decode())
+    except (ValueError, RecursionError):
+        return _Head()
+    if not isinstance(found, dict):
+        return _Head()
+    head = _Head(found.get("type"), found.get("id"))
+    try:
+        encode(head)
+    except (UnicodeEncodeError, RecursionError):  # it is they that cannot be told
+        return _Head()
+    return head
 
 
 def decode_server(payload: bytes) -> ServerMessage | None:

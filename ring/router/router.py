@@ -77,6 +77,8 @@ class Router:
             link.send(send)
         elif held is None:
             self._mailboxes.dropped_untracked += 1
+        elif send.again:
+            held.owner = None  # an owner may have it: it is no failure before it is tried again
         else:
             self._pending.settle(
                 send.ref, "failed", None, ErrorCode.BUSY, "too much waits for the recipient's node"

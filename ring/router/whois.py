@@ -36,7 +36,8 @@ class WhoIs:
         link = self._routing.links.get(owner)
         if link is None:
             raise RingError(
-                f"the owner of this user cannot be asked: no link to {owner or 'any node'}", code=_AWAY
+                f"the owner of this user cannot be asked: no link to {owner or 'any node'}",
+                code=ErrorCode.OWNER_UNAVAILABLE,
             )
         self._next = ref = self._next + 1
         event, answers = trio.Event(), list[peer.ThisIs]()
@@ -48,7 +49,7 @@ class WhoIs:
             del self._waiting[ref]
         sessions = answers[0].sessions
         if sessions is None:
-            raise RingError("the user's slot is moving: ask again", code=_AWAY)
+            raise RingError("the user's slot is moving: ask again", code=ErrorCode.OWNER_UNAVAILABLE)
         return sessions
 
     def _sessions(self, user: str) -> list[peer.SessionEntry]:
@@ -70,6 +71,3 @@ class WhoIs:
             event, answers = waiting
             answers.append(item)
             event.set()
-
-
-_AWAY = ErrorCode.OWNER_UNAVAILABLE

@@ -28,9 +28,8 @@ from trio.lowlevel import (
 from ring.protocol.codes import ErrorCode, RingError
 from ring.store.address import Address
 
-MAX_IN_FLIGHT = (
-    10_000  # replies awaited; further callers wait. Redis keeps a buffer per client too: be polite
-)
+# Replies awaited; further callers wait. Redis keeps a buffer per client too: be polite.
+MAX_IN_FLIGHT = 10_000
 MAX_QUEUED_BYTES = 16 * 1024 * 1024  # commands not yet given to the kernel; further callers wait
 RECEIVE_BYTES = 65536
 PING_EVERY_S = 5.0  # a connection that was silent for so long is asked whether it lives,

@@ -23,7 +23,6 @@ import trio
 
 from ring.protocol.codes import RingError
 
-START_S = 10.0
 STOP_S = 5.0  # above the supervisor's own patience
 _ATTEMPTS = 5  # another process may take the free port between our finding it and the server's binding it
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")

@@ -19,7 +19,7 @@ class Keys:
         BadRequest: the name is something else.
     """
 
-    __slots__ = ("cluster", "epoch", "geometry", "leases", "members", "suspects", "table")
+    __slots__ = ("cluster", "epoch", "geometry", "leases", "members", "table")
 
     def __init__(self, cluster: str) -> None:
         if _CLUSTER.fullmatch(cluster) is None:
@@ -31,4 +31,3 @@ class Keys:
         self.epoch = tag + "epoch"
         self.geometry = tag + "geometry"
         self.table = tag + "table"
-        self.suspects = tag + "suspects"

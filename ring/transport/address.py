@@ -20,7 +20,7 @@ def split_address(address: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         colon = ""
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise BadRequest(f"not an address: {address!r}; write host:port, or [::1]:port for IPv6")
     return host, int(port)
 
@@ -55,5 +55,5 @@ def open_listener(address: str) -> socket.socket:
         sock.bind(name)
     except OSError as error:
         sock.close()
-        raise CannotListen(f"cannot listen at {address}: {error.strerror}; is it in use?") from error
+        raise CannotListen(f"cannot listen at {address}: {error.strerror}") from error
     return sock

@@ -86,7 +86,7 @@ def test_words(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
         "n1 is ready: clients at e:1, API at a:1, pid 101",
         "  .venv/bin/ring chat --user alice --to bob          talk ...",
         "  .venv/bin/ring status                              the nodes and their shares",
-        "  kill -9 102    kills n2: its users move to other nodes in a second",
+        "  kill -9 102    kills n2: its users move to other nodes within seconds",
         "  .venv/bin/ring serve --name n3 --secret-file '/tmp/a b'",
         "Any WebSocket client can connect: ws://e:1/v1/connect?user=dave",
         "n1 was killed by signal 9; the others go on",

@@ -133,6 +133,28 @@ def test_a_reader_that_went_away(failing: Failing, monkeypatch: pytest.MonkeyPat
     assert main(["serve", "--name", "n1"]) == 1
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_may_be_closed(closed: str) -> None:
+    """They are as if they led nowhere, and no socket takes the number of one."""
+    code = """
+import socket, sys
+from ring.cli import main
+def command(_arguments):
+    print("to stdout")
+    print("to stderr", file=sys.stderr)
+    return int(sys.stdin.read() != "" or socket.socket().fileno() < 3)
+main.main = command
+main.run()
+"""
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code],
+        stdin=subprocess.DEVNULL,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 0
+
+
 def test_the_module_is_the_command() -> None:
     """`python -m ring` does what `ring` does."""
     done = subprocess.run(

@@ -197,6 +197,7 @@ async def test_a_live_nodes_name_is_waited_for(cluster: Cluster, monkeypatch: py
         ("slots", "1024", "cluster demo has slots 1024, this release has 16384"),
         ("algorithm", "md4", "cluster demo has algorithm md4, this node ketama"),
         ("ttl_ms", "9", "cluster demo has ttl_ms 9, this node another lease"),
+        ("secret", "x", "the nodes of cluster demo have another secret: give all the same --secret-file"),
     ],
 )
 async def test_a_refusal_says_what_differs(cluster: Cluster, what: str, value: str, message: str) -> None:
@@ -206,6 +207,15 @@ async def test_a_refusal_says_what_differs(cluster: Cluster, what: str, value: s
     await redis.hset(KEYS.geometry, what, value)
     with pytest.raises(RingError, match=message):
         await Seat(redis, node("n2"), ttl_s=SLOW).run()
+
+
+async def test_a_node_with_another_secret_is_refused(cluster: Cluster) -> None:
+    """It would own users whom no peer could reach. With the same one it joins."""
+    await cluster.start(node("n1"), secret=b"one secret of many")
+    with pytest.raises(RingError, match="have another secret"):
+        await Seat((await cluster.cable()).redis, node("n2"), ttl_s=SLOW, secret=b"another secret").run()
+    seat = await cluster.start(node("n2"), secret=b"one secret of many")
+    await seat.until_names("n1", "n2")
 
 
 async def test_what_on_view_raises_ends_the_run(cluster: Cluster) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ring.cluster.placement import ALGORITHM, NOBODY, bound, place, successors, table_hash
+from ring.cluster.placement import ALGORITHM, NOBODY, bound, place, table_hash
 from ring.protocol.names import SLOTS
 from ring.protocol.peer import MemberEntry
 
@@ -117,25 +117,6 @@ def test_nobody_owns_anything_where_nobody_may() -> None:
     """No members, only draining ones, or only members without weight: nobody owns."""
     for members in ([], [member("n1", state="draining")], [member("n1", 0)]):
         assert place(members) == [NOBODY] * SLOTS
-
-
-def test_a_successor_is_the_owner_without_the_owner() -> None:
-    """For each slot: who would own it if its owner went."""
-    members = cluster(3)
-    owners = place(members)
-    following = successors(members, owners)
-    for gone in members:
-        without = place([each for each in members if each is not gone])
-        for slot in range(SLOTS):
-            if owners[slot] == gone.name:
-                assert following[slot] == without[slot] != gone.name
-
-
-def test_a_single_member_has_no_successor() -> None:
-    """Without its owner a ring of one has nobody, and nobody has no successor."""
-    alone = cluster(1)
-    assert successors(alone, place(alone)) == [NOBODY] * SLOTS
-    assert successors([], place([])) == [NOBODY] * SLOTS
 
 
 def test_the_algorithm_computes_what_its_version_says() -> None:

@@ -255,7 +255,7 @@ async def test_a_state_is_set_once(ring: Ring) -> None:
 
 
 async def test_a_weight_can_be_set_with_no_node_up(ring: Ring) -> None:
-    """`ring weight` needs Redis alone; what cannot be is refused in one line."""
+    """To set a weight needs Redis alone; what cannot be is refused in one line."""
     await ring.join(node("n1"))
     epoch = await set_weight(ring.redis, ring.keys, "n1", 7)
     reading = await read_ring(ring.redis, ring.keys)

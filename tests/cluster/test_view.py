@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from ring.cluster.placement import NOBODY, place, successors, table_hash
+from ring.cluster.placement import NOBODY, place, table_hash
 from ring.cluster.view import Member, RingView, members_hash
 from ring.protocol.names import SLOTS, slot_of
 
@@ -59,11 +59,18 @@ def test_a_table_that_is_known_is_not_computed() -> None:
 
 
 def test_successors_of_slots_are_computed_once_per_owner() -> None:
-    """`successor_of_slot` is what `successors` says, and remembers it."""
+    """`successor_of_slot` says who would own the slot if its owner went, and remembers it."""
     view = RingView.build("demo", 7, [N1, N2, N3])
-    expected = successors(view.members, view.owners)
-    assert [view.successor_of_slot(slot) for slot in range(SLOTS)] == expected
-    assert sorted(view._without) == ["n1", "n2", "n3"]
+    without = {"n1": place([N2, N3]), "n2": place([N1, N3]), "n3": place([N1, N2])}
+    for slot in range(SLOTS):
+        owner = view.owner_of_slot(slot)
+        assert view.successor_of_slot(slot) == without[owner][slot] != owner
+    assert view._without == without
+
+
+def test_a_single_member_has_no_successor() -> None:
+    """Without its owner a ring of one has nobody."""
+    assert RingView.build("demo", 7, [N1]).successor_of_slot(0) == NOBODY
 
 
 def test_nobody_has_no_successor() -> None:

@@ -4,7 +4,8 @@ from typing import Any, cast
 
 import msgspec
 
-from ring.edge.session import ClientSession, Gateway
+from ring.edge.gateway import Gateway
+from ring.edge.session import ClientSession
 from ring.mailbox.letter import By
 from ring.mailbox.owner import Mailboxes
 from ring.mailbox.pending import Pending

@@ -30,6 +30,22 @@ class TestClient:
         bob.say("ack", seq="7-3")
         assert alice.only()["id"] == "m3"
 
+    def test_with_an_id_it_is_answered(self) -> None:
+        """Once, as every frame that has one: `ok`, again where nothing was new, or `error`."""
+        desk = Desk()
+        alice, bob = desk.welcomed("alice"), desk.welcomed("bob")
+        sent(desk, alice, "m1")
+        bob.heard()
+        for _ in range(2):
+            bob.say("ack", seq="7-1", id="a1")
+            assert bob.only() == {"type": "ok", "id": "a1"}
+        for seq in ("7-2", "x"):
+            bob.say("ack", seq=seq, id="a2")
+            error = bob.only()
+            assert (error["type"], error["id"], error["code"]) == ("error", "a2", "bad_request")
+        bob.say("ack", seq="7-1", id=None)
+        assert bob.heard() == []
+
     @pytest.mark.parametrize("seq", ["7-2", "8-1", "7-99"])
     def test_beyond_what_was_sent_it_is_an_error_and_ignored(self, seq: str) -> None:
         """What comes later is not acknowledged by it."""

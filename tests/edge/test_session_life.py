@@ -45,7 +45,7 @@ class TestFrames:
             (b'{"type":"dance"}', "unknown_type", None),
             (b'{"type":"dance","id":"f1"}', "unknown_type", "f1"),
             (b'{"type":"receipt","id":"f1","status":"delivered"}', "unknown_type", "f1"),
-            (b'{"type":"dance","id":"' + b"x" * 500 + b'"}', "unknown_type", "x" * 64),
+            (b'{"type":"dance","id":"' + b"x" * 500 + b'"}', "unknown_type", "x" * 500),
         ],
     )
     def test_what_cannot_be_read_gets_an_error(self, payload: bytes, code: str, frame_id: str | None) -> None:
@@ -176,6 +176,18 @@ class TestEnd:
         assert (old.close_code(), new.close_code()) == (CloseCode.REPLACED, None)
         alice.say("send", id="m1", to="bob", data=1)
         assert (old.heard(), len(new.heard())) == ([], 1)
+
+    def test_what_a_replaced_one_still_says_counts_for_nothing(self) -> None:
+        """Its acknowledgement came in the tick that replaced it: the owner has forgotten it already."""
+        desk = Desk()
+        alice, old = desk.welcomed("alice"), desk.welcomed("bob")
+        alice.say("send", id="m1", to="bob", data=1)
+        [attachment] = desk.mailboxes.boxes["bob"].attachments
+        desk.mailboxes.detach(attachment, clean=False)
+        old.session.expel(CloseCode.REPLACED, "the same device connected again")
+        old.session.on_text(b'{"type":"ack","seq":"7-1"}')
+        desk.tick()
+        assert alice.heard() == []
 
     def test_an_owner_elsewhere_can_end_it(self) -> None:
         """By its handle; its own word does not tell the owner again what that knows."""

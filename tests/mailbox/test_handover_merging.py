@@ -66,6 +66,23 @@ class TestSeveralOwners:
         newest.pass_time(61)
         assert (box.letters, box.kept_bytes) == ([], 0)
 
+    def test_an_owner_in_between_that_had_nothing_makes_no_gap(self) -> None:
+        """Its mailbox began where the older one's ended: a cursor in that is good."""
+        clock = Clock()
+        oldest, between = Office(clock=clock), Office(epoch=LATER, clock=clock, node="n2")
+        between._ids = oldest._ids
+        seat = oldest.attach()
+        oldest.send("m1")
+        oldest.send("m2")
+        seat.ack()
+        between.attach().leave(clean=False)
+        newest = gaining(oldest, name="n3", epoch=LATER + 1)
+        hand_over(oldest, newest)
+        hand_over(between, newest)
+        newest.mailboxes.serve([SLOT])
+        back = newest.attach("a", resume=f"{EPOCH}-1")
+        assert (back.resumed, back.ids) == (True, ["m2"])
+
     def test_a_cursor_before_what_came_early_can_be_resumed(self) -> None:
         """The mailbox was made for it, and has all that was numbered behind it."""
         newest = gaining(Office(), name="n3")

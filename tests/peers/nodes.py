@@ -67,7 +67,7 @@ class Node:
 
     def link(self, name: str) -> PeerLink:
         """The link to that node, which must be up."""
-        link = self.mesh.link(name)
+        link = self.mesh.links.get(name)
         assert link is not None
         return link
 

@@ -32,7 +32,7 @@ async def test_three_nodes_have_one_link_per_pair(nursery: trio.Nursery) -> None
         assert sorted(node.recorder.story) == sorted(f"up {name}/i1" for name in others)
         assert node.pump.connections == 2
         assert {node.mesh.dial_outcome(name) for name in others} == {"up"}
-        assert node.mesh.link("n9") is None
+        assert node.mesh.links.get("n9") is None
         assert node.mesh.dial_outcome("n9") is None
 
 

@@ -35,7 +35,7 @@ async def test_a_peer_that_left_is_closed_once_its_lanes_are_flushed(pair: tuple
     for number in range(100):
         one.link("n2").send(numbered(number, 50_000))
     one.mesh.update(view(6, one))
-    assert one.mesh.link("n2") is None
+    assert one.mesh.links.get("n2") is None
     await other.recorder.until_events(2)
     await one.recorder.until_events(2)
     assert other.recorder.numbers == list(range(100))
@@ -58,9 +58,9 @@ async def test_a_node_that_has_just_joined_is_linked_before_the_view_shows_it(
     assert other.recorder.heard[0] == (6, one.mesh.members_hash)
     first = other.link("n1")
     other.mesh.update(view(5, other))
-    assert other.mesh.link("n1") is first
+    assert other.mesh.links.get("n1") is first
     other.mesh.update(view(7, other))
-    assert other.mesh.link("n1") is None
+    assert other.mesh.links.get("n1") is None
     await other.recorder.until_events(2)
     assert other.recorder.story[:2] == ["up n1/i1", "down n1/i1"]
 
@@ -88,10 +88,10 @@ async def test_a_link_that_is_ahead_of_the_view_is_kept_and_not_dialled_again(nu
     await one.mesh.wait_linked(["n2"])
     link = one.link("n2")
     one.mesh.update(view(6, one, old))
-    assert one.mesh.link("n2") is link
+    assert one.mesh.links.get("n2") is link
     one.mesh.update(view(7, one, other))
     await trio.testing.wait_all_tasks_blocked()
-    assert one.mesh.link("n2") is link
+    assert one.mesh.links.get("n2") is link
     assert one.recorder.story == ["up n2/new"]
     one.cut("n2")
     await one.recorder.until_events(3)

@@ -125,12 +125,9 @@ NESTED = b"[" * 100_000 + b"]" * 100_000
         b'{"type":"ping","id":"a"}{}',
         b'{"type":"zap","id":"a"} x',
         b'{"type":"send","id":7,"to":"b","data":1}',
-        b'{"type":"send","id":"a","to":"b","data":NaN}',
-        b'{"type":"send","id":"a","to":"b","data":Infinity}',
         b'{"type":"send","id":"a","to":"b","data":01}',
         b'{"type":"send","id":"a","to":"b","data":"\x01"}',
         b'{"type":"send","id":"a","to":"b","data":"\\x"}',
-        b'{"type":"send","id":"a","to":"\\ud800","data":1}',
         b'{"type":"send","id":"\\udc00","to":"b","data":1}',
         b'{"type":"\\ud800","id":"a"}',
         b'{"type":"send","id":"a","to":"b","data":' + NESTED + b"}",
@@ -143,10 +140,25 @@ NESTED = b"[" * 100_000 + b"]" * 100_000
     ],
 )
 def test_what_is_no_message_is_refused(payload: bytes) -> None:
-    """Broken JSON, lone surrogates and any depth or size are `bad_request`, of nobody that could be told."""
+    """Broken JSON and any depth or size are `bad_request`, of nobody that could be told."""
     error = refused(payload)
     assert (error.code, error.id) == (ErrorCode.BAD_REQUEST, None)
     client.encode(client.Error(error.code, str(error), error.code.retryable))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"type":"send","id":"a","to":"b","data":NaN}',
+        b'{"type":"send","id":"a","to":"b","data":Infinity}',
+        b'{"type":"send","id":"a","to":"b","data":"\\ud800"}',
+        b'{"type":"send","id":"a","to":"\\ud800","data":1}',
+    ],
+)
+def test_what_cannot_be_carried_is_told_its_sender(payload: bytes) -> None:
+    """JSON in form, but not in what it holds: the id can be read all the same, and is owed an answer."""
+    error = refused(payload)
+    assert (error.code, error.id, error.type) == (ErrorCode.BAD_REQUEST, "a", "send")
 
 
 @modest

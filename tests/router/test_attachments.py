@@ -311,6 +311,16 @@ class TestHeld:
         node.says("n3", attach(9))
         assert [attachment.handle for attachment in node.mailboxes.boxes["bob"].attachments] == [9]
 
+    def test_a_gateway_that_lives_again_has_lost_them(self) -> None:
+        """What its earlier life said is void once the slot is served."""
+        node = self.node()
+        node.says("n3", attach(7))
+        node.down("n3")
+        node.up("n3", "n3/2")
+        node.done(6)
+        assert node.routing.held == {}
+        assert "bob" not in node.mailboxes.boxes
+
     def test_one_that_has_been_replaced_meanwhile_does_nothing(self) -> None:
         """Its acknowledgements go with it."""
         node = self.node()

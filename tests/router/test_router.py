@@ -68,6 +68,21 @@ class TestSending:
         assert node.links["n2"].said() == []
         assert len(node.links["n3"].said()) == 1
 
+    def test_a_repeat_over_a_busy_link_is_no_failure(self) -> None:
+        """The owner may have it already: it waits, and goes out when it is tried again."""
+        node, alice = Node(bob="n2"), FakeSender()
+        send = node.send(alice, "m1", "bob")
+        [held] = node.pending
+        node.links["n2"].said()
+        node.links["n2"].busy = True
+        node.router.route_again(held)
+        assert alice.receipts == []
+        assert node.links["n2"].said() == []
+        node.links["n2"].busy = False
+        node.router.route_again(held)
+        assert node.links["n2"].said() == [send]
+        assert send.again
+
     def test_without_a_link_a_message_waits_for_one(self) -> None:
         """It goes out unmarked when the link stands: the owner cannot have it."""
         node, alice = Node(bob="n2"), FakeSender()

@@ -7,7 +7,7 @@ from ring.store.keys import Keys
 def test_keys_share_one_hash_tag() -> None:
     """All keys of membership carry the cluster's name as their only hash tag, and no two are the same."""
     keys = Keys("demo")
-    names = [keys.members, keys.leases, keys.epoch, keys.geometry, keys.table, keys.suspects]
+    names = [keys.members, keys.leases, keys.epoch, keys.geometry, keys.table]
     assert keys.members == "ring:{demo}:members"
     assert all(name.startswith("ring:{demo}:") for name in names)
     assert len(set(names)) == len(names)

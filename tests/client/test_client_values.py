@@ -39,7 +39,7 @@ def test_raw_data_decodes_to_a_type() -> None:
     assert msgspec.json.decode(_received(b"[1, 2]").raw, type=tuple[int, int]) == (1, 2)
 
 
-@pytest.mark.parametrize("text", [b"1e999", b"[" * 5000 + b"]" * 5000])
+@pytest.mark.parametrize("text", [b"1e999", b"[" * 200_000 + b"]" * 200_000])
 def test_data_that_cannot_be_held_spoils_its_message_alone(text: bytes) -> None:
     """JSON that Python cannot hold is an error where it is looked at, not where it came."""
     message = _received(text)

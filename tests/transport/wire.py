@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -132,15 +133,14 @@ class Wire:
     """
 
     def __init__(self, raw: socket.socket) -> None:
+        # Not __del__: in a cycle the socket might go first, unclosed.
+        weakref.finalize(self, raw.close)
         self.raw = raw
         raw.setblocking(False)
         self.stream = trio.SocketStream(trio.socket.from_stdlib_socket(raw))
         self.received = b""
         self._decoder = Decoder(role="client", max_message=1 << 30)
         self._messages: list[tuple[int, bytes]] = []
-
-    def __del__(self) -> None:
-        self.raw.close()
 
     @classmethod
     async def to(cls, address: str) -> "Wire":

@@ -56,7 +56,7 @@ _UNSHARED = {
 
 _SUSPECT = _UNSHARED | {"CLIENT", "XREAD", "XREADGROUP"}  # the latter by their arguments
 
-_ENCODER: Any = Encoder("utf-8", "strict", decode_responses=False)  # type: ignore[no-untyped-call]
+_ENCODER: Any = Encoder("utf-8", "strict", decode_responses=False)  # type: ignore[no-untyped-call]  # redis-py gives it no types
 _CALLBACKS = get_response_callbacks(3, legacy_responses=False)
 _EVENTS = EventDispatcher()
 

@@ -72,7 +72,7 @@ def test_async_signatures_are_chosen_by_a_mark() -> None:
 
 def test_the_encoder_refuses_what_redis_py_refuses() -> None:
     """None, booleans and objects are a DataError; bytes, str and numbers become bytes."""
-    encoder: Any = Encoder("utf-8", "strict", decode_responses=False)  # type: ignore[no-untyped-call]
+    encoder: Any = Encoder("utf-8", "strict", decode_responses=False)  # type: ignore[no-untyped-call]  # as there
     assert [encoder.encode(value) for value in (b"a", "é", 1, 1.5)] == [b"a", "é".encode(), b"1", b"1.5"]
     for value in (None, True, object()):
         with pytest.raises(DataError):

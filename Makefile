@@ -13,7 +13,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_REQUIRE_VIRTUALENV := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-deps test-matrix suite check format docs bench-echo bench-idle requirements clean
+.PHONY: help demo test test-deps test-matrix suite check format docs bench bench-peers bench-echo bench-idle \
+	requirements clean
 
 help:  ## What can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -54,13 +55,19 @@ format: $(MADE)  ## Formats the code and mends what the linter can
 docs: $(MADE)  ## Writes the reference pages that are made from the code
 	$(BIN)/python docs/reference/make.py
 
+bench: $(MADE)  ## Ring beside what bench-peers has installed: docs/benchmarks.md (QUICK=1: a look, no page)
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+
+bench-peers: $(PEERS)/.made  ## What bench compares with: installed as root on Debian, else named
+	@sh benchmarks/peers/install
+
 bench-echo: $(MADE) $(PEERS)/.made  ## What an echo costs, beside trio-websocket and picows
 	$(BIN)/python -m ring.bench.echo_load 'ring=$(BIN)/ring bench echo --listen 127.0.0.1:0' \
 		'trio-websocket=$(BIN)/python benchmarks/echo_trio_websocket.py' \
 		'picows=$(PEERS)/bin/python benchmarks/echo_picows.py'
 
 bench-idle: $(MADE)  ## What 18,000 idle clients cost a node
-	$(BIN)/python -m ring.bench.idle 18000
+	$(BIN)/ring bench idle --local 1 --connections 18000
 
 # --universal: one file for every Python and platform. No index or host is named: pip's own configuration decides.
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \

@@ -8,7 +8,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ring.client import Backoff, Client, ConnectionEnded, Message, Receipt, connect
+    from ring.client import (
+        Backoff,
+        Client,
+        ConnectionEnded,
+        Message,
+        Receipt,
+        RoomEnded,
+        RoomGap,
+        RoomMessage,
+        connect,
+    )
     from ring.protocol.codes import BadRequest, CloseCode, ErrorCode, RingError
 
 __version__ = "0.1.0"
@@ -23,6 +33,9 @@ __all__ = [
     "Message",
     "Receipt",
     "RingError",
+    "RoomEnded",
+    "RoomGap",
+    "RoomMessage",
     "__version__",
     "connect",
 ]

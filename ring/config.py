@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
-from msgspec import NODEFAULT, Meta, Struct
+from msgspec import Meta, Struct
+
+from ring.option import Option, metas
 
 EMBEDDED = "embedded"
 """As `redis`: the node starts a private server of its own."""
@@ -25,6 +26,9 @@ SECRET_BYTES = 16
 Address = Annotated[str, Meta(extra={"expects": "an address, host:port"})]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Delay = Annotated[float, Meta(ge=0, le=86_400)]
+
+Policy = Literal["disconnect", "drop_oldest"]
+"""What becomes of a room's messages at a member that reads too slowly."""
 
 
 class SettingsError(ValueError):
@@ -93,11 +97,27 @@ class Settings(Struct, frozen=True, kw_only=True):
             ge=1024, description="Output that may wait for one client; beyond is a slow consumer, closed 4008"
         ),
     ] = 2**20
+    rooms_per_session: Annotated[int, Meta(ge=1, description="Most rooms that a session may be in")] = 100
+    room_policy: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="What a room does to members that read too slowly, as in `news-*=drop_oldest`: the"
+            " first pattern that matches counts; `disconnect` (4008) where none does"
+        ),
+    ] = ()
     max_connections: Annotated[int, Meta(ge=1, description="Clients at one time, at most")] = 20_000
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="The least to log")
     ] = "info"
     log_format: Annotated[Literal["console", "json"], Meta(description="How to log, on stderr")] = "console"
+
+    def room_policies(self) -> list[tuple[str, Policy]]:
+        """The patterns of `room_policy`, with their policies.
+
+        Raises:
+            SettingsError: one is not of the form PATTERN=POLICY.
+        """
+        return [_room_policy(given) for given in self.room_policy]
 
     def peer_secret(self) -> bytes:
         """The secret of the cluster; empty if there is none.
@@ -123,83 +143,16 @@ class Settings(Struct, frozen=True, kw_only=True):
             ) from None
 
 
-class Option(NamedTuple):
-    """A row of the table of options."""
-
-    name: str
-    type: Any
-    default: object
-    help: str
-
-    @property
-    def flag(self) -> str:
-        """The option on the command line."""
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        """The option in the environment."""
-        return "RING_" + self.name.upper()
-
-    @property
-    def plain(self) -> Any:
-        """The type alone: without bounds, and without None."""
-        return _plain(self.type)
-
-    @property
-    def many(self) -> bool:
-        """True if the option takes a list."""
-        return get_origin(self.plain) is tuple
-
-    @property
-    def required(self) -> bool:
-        """True if the option has no default."""
-        return self.default is NODEFAULT
-
-    @property
-    def expects(self) -> str:
-        """What a value must be, in words."""
-        metas = _metas(self.type)
-        words = next((meta.extra["expects"] for meta in metas if meta.extra), None)
-        if words is not None:
-            return str(words)
-        if get_origin(self.plain) is Literal:
-            return "one of " + ", ".join(get_args(self.plain))
-        words = {
-            str: "a text",
-            int: "a whole number",
-            float: "a number",
-            bool: "true or false",
-            Path: "the path of a file",
-        }.get(self.plain, "a list of texts")
-        if self.name.endswith("_s"):
-            words += " of seconds"
-        elif self.name.endswith("_bytes"):
-            words += " of bytes"
-        low = next((meta.ge for meta in metas if meta.ge is not None), None)
-        high = next((meta.le for meta in metas if meta.le is not None), None)
-        if low is not None and high is not None:
-            return f"{words}, {low} to {high}"
-        if low is not None:
-            return f"{words}, {low} or more"
-        if high is not None:
-            return f"{words} above 0, up to {high}"
-        return words
-
-
-def _metas(hint: Any) -> list[Meta]:
-    if get_origin(hint) is Annotated:
-        inner, *notes = get_args(hint)
-        return [*_metas(inner), *(note for note in notes if isinstance(note, Meta))]
-    if get_origin(hint) in (Union, UnionType):
-        return _metas(get_args(hint)[0])
-    return []
-
-
-def _plain(hint: Any) -> Any:
-    if get_origin(hint) is Annotated or get_origin(hint) in (Union, UnionType):
-        return _plain(get_args(hint)[0])
-    return hint
+def _room_policy(given: str) -> tuple[str, Policy]:
+    pattern, _, policy = given.rpartition("=")
+    if not pattern:
+        raise SettingsError(f"room_policy: {given!r} is not PATTERN=POLICY, as in news-*=drop_oldest")
+    for known in get_args(Policy):
+        if policy == known:
+            return pattern, known
+    raise SettingsError(
+        f"room_policy: {given!r}: a policy is one of {', '.join(get_args(Policy))}, not {policy!r}"
+    )
 
 
 def _table() -> tuple[Option, ...]:
@@ -209,7 +162,7 @@ def _table() -> tuple[Option, ...]:
             field.name,
             hints[field.name],
             field.default,
-            next(m.description for m in _metas(hints[field.name]) if m.description),
+            next(m.description for m in metas(hints[field.name]) if m.description),
         )
         for field in msgspec.structs.fields(Settings)
     )
@@ -323,6 +276,7 @@ def _check(settings: Settings) -> None:
     _check_addresses(settings)
     settings.peer_secret()
     settings.api_key()
+    settings.room_policies()
 
 
 def _check_addresses(settings: Settings) -> None:

@@ -2,8 +2,11 @@
 
 Whoever reads stderr may stop reading, and the pump must not wait for it: lines queue up to a bound, and those
 beyond it are dropped and counted. `ring serve` opens it around everything else.
+
+Whoever logs keeps secrets and names of users out of it; what looks like a secret all the same is masked here.
 """
 
+import re
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -20,6 +23,26 @@ LINES = 10_000
 
 FAREWELL_S = 2.0
 """How long the end of the process waits for the last lines to be written."""
+
+MASK = "***"
+
+_SECRET_KEY = re.compile(
+    r"token|secret|passw|authori[sz]ation|credential|cookie|api_?key|private_?key|^key$|^jwt$", re.IGNORECASE
+)
+
+_SECRET_TEXT = (
+    (re.compile(r"(\w://)[^\s/@\"'\\]+@"), rf"\1{MASK}@"),  # who logs in, in a URL
+    (re.compile(r"\b(Bearer|Basic)\s+[^\s\"',;]{8,}"), rf"\1 {MASK}"),
+    (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), MASK),  # a JSON Web Token
+    (
+        re.compile(
+            r"((?:token|secret|passw(?:or)?d|api_?key)(?:=|\\*[\"']\s*:\s*\\*[\"']))[^\s&\"',;\\]+",
+            re.IGNORECASE,
+        ),
+        rf"\1{MASK}",
+    ),  # a value in a query, or in what a dictionary shows
+)
+"""What gives a secret away in the middle of a text, an exception's say."""
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -59,6 +82,14 @@ class LineWriter:
                 continue  # the reader is gone, and so is the place to tell it
 
 
+_writers: list[LineWriter] = []
+
+
+def dropped() -> int:
+    """How many lines of this process nobody has read in time."""
+    return sum(writer.dropped for writer in _writers)
+
+
 @contextmanager
 def logging(level: str, style: str, node: str, stream: TextIO | None = None) -> Generator[LineWriter]:
     """Sets structlog up for as long as the block runs.
@@ -71,14 +102,18 @@ def logging(level: str, style: str, node: str, stream: TextIO | None = None) -> 
     """
     stream = sys.stderr if stream is None else stream
     writer = LineWriter(stream)
+    _writers.append(writer)
     thread = Thread(target=writer.write, name="log writer", daemon=True)
     thread.start()
     structlog.configure(
         processors=[
+            structlog.contextvars.merge_contextvars,
             partial(_say_who, node),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _mask_keys,
             *_renderers(style, colors=stream.isatty()),
+            _mask_text,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=lambda *_: writer,
@@ -89,6 +124,7 @@ def logging(level: str, style: str, node: str, stream: TextIO | None = None) -> 
         structlog.reset_defaults()
         writer.end()
         thread.join(FAREWELL_S)
+        _writers.remove(writer)
 
 
 def _renderers(style: str, *, colors: bool) -> list[Processor]:
@@ -104,6 +140,27 @@ def _renderers(style: str, *, colors: bool) -> list[Processor]:
 
 def _say_who(node: str, _logger: object, _method: str, event: EventDict) -> EventDict:
     return {"event": event.pop("event"), "node": node, **event}
+
+
+def _mask_keys(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Whatever is called a secret is one, also inside of what is logged."""
+    masked: EventDict = _masked(event)
+    return masked
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: MASK if _SECRET_KEY.search(str(key)) else _masked(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+        return type(value)(map(_masked, value))
+    return value
+
+
+def _mask_text(_logger: object, _method: str, rendered: Any) -> str:
+    line = str(rendered)
+    for pattern, replacement in _SECRET_TEXT:
+        line = pattern.sub(replacement, line)
+    return line
 
 
 def _plain(value: Any) -> str:

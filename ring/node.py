@@ -2,6 +2,7 @@
 
     node
     +-- redis        the connection to Redis            store
+    +-- rooms        publishes, and hands out           rooms
     +-- pump         every socket of the node           transport
     +-- api          HTTP                               api
     +-- mesh         a task per peer that it dials      peers
@@ -10,21 +11,19 @@
 The pump's tick does all the work on messages; the tasks bring it news of the ring.
 """
 
-import gc
-import resource
-import signal
-import sys
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from os import getpid
 from random import randrange
 from secrets import token_hex
 
-import msgspec
 import structlog
 import trio
 
 from ring import __version__
 from ring.api import app as api
+from ring.api.metrics import Reading
+from ring.cluster.lease import OWNING, Standing
 from ring.cluster.membership import Membership
 from ring.cluster.view import Member, RingView
 from ring.config import EMBEDDED, Settings
@@ -37,7 +36,10 @@ from ring.mailbox.pending import Pending
 from ring.peers.link import PeerLink
 from ring.peers.mesh import Mesh
 from ring.protocol import peer
+from ring.rooms.policy import Policies
+from ring.rooms.rooms import Rooms
 from ring.router.attachments import Attachments
+from ring.router.lease_watch import LeaseWatch
 from ring.router.router import Router
 from ring.router.routing import Routing
 from ring.router.transition import Transition
@@ -45,6 +47,9 @@ from ring.router.whois import WhoIs
 from ring.store.client import Redis
 from ring.store.embedded import EmbeddedServer
 from ring.store.keys import Keys
+from ring.store.subscriber import Subscriber
+from ring.telemetry.numbers import Telemetry
+from ring.telemetry.table import readings
 from ring.transport.pump import Pump
 
 SWEEP_S = 0.25
@@ -55,6 +60,9 @@ SETTLE_S = 1.0
 
 FAREWELL_S = 2.0
 """How long a leaving node waits for Redis to note it."""
+
+ISOLATED_MS = 1000
+"""The clients of a node that is cut off come back elsewhere within this time, not all in one moment."""
 
 _log = structlog.get_logger()
 
@@ -74,7 +82,7 @@ class Node:
         self.addresses = {"edge": "", "peer": "", "api": ""}
         self._serving = False
         self._draining = False
-        self._isolated = False
+        self._disowned = False
         self._settled = trio.Event()
         self._due: list[ClientSession] = []
         self._redis: Redis
@@ -91,6 +99,13 @@ class Node:
             window_bytes=min(WINDOW_BYTES, settings.output_bytes // 2),
         )
         self.pending = Pending(send_timeout_s=settings.send_timeout_s)
+        self.rooms = Rooms(
+            node=self.name,
+            keys=Keys(settings.cluster),
+            wheel=self.pump.wheel,
+            policies=Policies(settings.room_policies()),
+            rooms_per_session=settings.rooms_per_session,
+        )
         self.routing = Routing(node=self.name, incarnation=self.incarnation, links={})
         self.attachments = Attachments(self.routing, self.mailboxes)
         self.router = Router(self.routing, self.mailboxes, self.pending)
@@ -104,6 +119,14 @@ class Node:
             self.pump.wheel,
             on_settled=self._on_settled,
         )
+        self._lease = LeaseWatch(
+            self.routing,
+            self.pump.wheel,
+            ttl_s=settings.ttl_s,
+            dial_outcome=lambda name: self.mesh.dial_outcome(name),
+            on_standing=self._on_standing,
+        )
+        self.pump.before_tick.append(self._lease.check)
         self._whois = WhoIs(self.routing, self.mailboxes)
         self.routing.handle(peer.MembersWanted, self._on_members_wanted)
         self.routing.handle(peer.Members, self._on_members)
@@ -115,6 +138,7 @@ class Node:
                 attachments=self.attachments,
                 mailboxes=self.mailboxes,
                 pending=self.pending,
+                rooms=self.rooms,
                 wheel=self.pump.wheel,
                 due=self._due,
                 message_bytes=settings.message_bytes,
@@ -125,6 +149,7 @@ class Node:
             origins=settings.allow_origin,
             max_connections=settings.max_connections,
         )
+        self.telemetry = Telemetry(self)
         self.pump.before_flush.append(self._ping_due)
 
     # --- life
@@ -142,12 +167,16 @@ class Node:
                 url = (await stack.enter_async_context(EmbeddedServer())).url
             self._redis = redis = Redis.from_url(url, client_name=f"ring-{self.name}")
             nursery.start_soon(redis.run)
+            subscriber = Subscriber.from_url(url, client_name=f"ring-{self.name}-rooms")
+            nursery.start_soon(self.rooms.run, redis, subscriber)
             edge = self.pump.listen(
                 settings.edge, self.admission.door, max_connections=settings.max_connections, start=False
             )
             peers = self.pump.listen(
                 settings.peer, lambda request, name: self.mesh.door(request, name), start=False
             )
+            self.telemetry.edge = edge
+            self.telemetry.store = {"commands": redis, "rooms": subscriber}
             await nursery.start(self.pump.run)
             application = api.application(self, settings.api_key())
             api_address: str = await nursery.start(api.run, application, settings.api)
@@ -174,16 +203,18 @@ class Node:
                 secret=settings.peer_secret(),
                 on_view=self._enter,
             )
+            self.telemetry.membership = self._membership
             # Not before: peers that knew an earlier life of this node are dialling already.
             peers.start()
             await nursery.start(self.mesh.run)
             await nursery.start(self._membership.run)
+            self._lease.watch(self._membership)
             nursery.start_soon(self._own_no_more)
             self.pump.wheel.call_later(SWEEP_S, self._sweep)
             await self._settled.wait()
-            self.admission.open = True
             edge.start()
             self._serving = True
+            self._open_or_close()
             task_status.started()
             _log.info("serving", node=self.name, cluster=settings.cluster, **self.addresses)
 
@@ -193,13 +224,15 @@ class Node:
         Bounded by `drain_timeout_s`: what has not gone by then goes with the connection.
         """
         self._draining = True
-        self.admission.open = False
+        self._open_or_close()
         _log.info("draining", node=self.name, sessions=len(self.attachments.sessions))
         with trio.move_on_after(self.settings.drain_timeout_s):
-            await self._membership.drain()
-            await self._settled.wait()
+            # Without Redis nothing can be handed over: clients need not wait for that.
+            with trio.move_on_after(self.settings.drain_timeout_s if self._redis.connected else 0):
+                await self._membership.drain()
+                await self._settled.wait()
             await self._send_clients_away()
-        with trio.move_on_after(FAREWELL_S):
+        with trio.move_on_after(FAREWELL_S if self._redis.connected else 0):
             await self._membership.leave()
         _log.info("left", node=self.name, sessions=len(self.attachments.sessions))
 
@@ -209,7 +242,7 @@ class Node:
             late = trio.current_time() >= patience
             spread_ms = min(2000, 10 * len(self.attachments.sessions))
             for session in tuple(self.attachments.sessions.values()):
-                if late or not session.refs:
+                if late or session.settled:
                     after_ms = randrange(spread_ms + 1)  # noqa: S311 - nobody gains by guessing it
                     session.reconnect(after_ms, "the node drains")
             await trio.sleep(0.02)
@@ -217,19 +250,41 @@ class Node:
     async def _own_no_more(self) -> None:
         """Gives up all slots if others compute another table: two owners of a slot would split its users."""
         await self._membership.disagreed.wait()
-        self._isolated = True
+        self._disowned = True
+        self._open_or_close()
         await self._membership.drain()
         _log.error(
             "this node owns nothing any more: restart it with the release of the others", node=self.name
         )
+
+    def _open_or_close(self) -> None:
+        self.admission.open = self.state == "up"
+
+    def _on_standing(self, standing: Standing) -> None:
+        """The lease has lapsed, or is held again, or the peers have said what that means."""
+        log = _log.info if standing == "held" else _log.warning
+        log(
+            "lease " + standing, lease_age_s=round(self._membership.lease_age_s, 3), redis=self._redis.trouble
+        )
+        self.mesh.dial_all(standing != "held")
+        if standing in OWNING:
+            self.transition.resume()
+        else:
+            self.transition.suspend()
+        self._open_or_close()
+        if standing == "isolated":
+            for session in tuple(self.attachments.sessions.values()):
+                session.reconnect(randrange(ISOLATED_MS), "the node is cut off")  # noqa: S311 - nobody gains by it
 
     # --- news of the ring
 
     def _enter(self, view: RingView) -> None:
         if self._settled.is_set():
             self._settled = trio.Event()
+        self.telemetry.ring_changes += 1
         self.transition.enter(view)
         self.mesh.update(view)
+        self._lease.look()
 
     def _on_settled(self) -> None:
         self._settled.set()
@@ -248,6 +303,7 @@ class Node:
 
     def link_up(self, link: PeerLink) -> None:
         """A peer can be talked to."""
+        self.telemetry.link_up(link)
         self.transition.link_up(link)
 
     def link_down(self, link: PeerLink) -> None:
@@ -275,14 +331,16 @@ class Node:
         """Whether the node serves clients."""
         if self._draining:
             return "draining"
-        if self._isolated:
+        if self._disowned or self._lease.standing == "isolated":
             return "isolated"
         return "up" if self._serving else "joining"
 
     @property
     def degraded(self) -> list[str]:
         """What the node has to do without."""
-        return [] if self._redis.connected else ["redis"]
+        standing = self._lease.standing
+        without = [] if self._redis.connected and standing == "held" else ["redis"]
+        return without if standing == "held" else [*without, standing]
 
     @property
     def view(self) -> RingView | None:
@@ -291,20 +349,11 @@ class Node:
 
     def figures(self) -> dict[str, float]:
         """The node's own counts."""
-        sessions = self.attachments.sessions.values()
-        return {
-            "sessions": len(self.attachments.sessions),
-            "users": len({session.user for session in sessions}),
-            "off_owner": sum(session.owner != self.name for session in sessions),
-            "mailboxes": len(self.mailboxes.boxes),
-            "pending": len(self.pending),
-            "links": len(self.routing.links),
-            "lease_age_s": round(self._membership.lease_age_s, 3),
-            "dropped_untracked": self.mailboxes.dropped_untracked,
-            "late_deliveries": self.attachments.late_deliveries,
-            "lost_mailboxes": self.transition.lost_mailboxes,
-            "refused": sum(self.admission.refused.values()),
-        }
+        return self.telemetry.figures()
+
+    def readings(self) -> Iterator[Reading]:
+        """All that the node counts."""
+        return readings(self.telemetry)
 
     def links(self) -> dict[str, str]:
         """The state of the link to each other member."""
@@ -312,46 +361,10 @@ class Node:
         names = () if view is None else view.names
         return {name: self.mesh.dial_outcome(name) or "none" for name in names if name != self.name}
 
+    def sessions_by_slot(self) -> dict[int, int]:
+        """How many sessions the node has, by the slot of their users."""
+        return Counter(session.slot for session in self.attachments.sessions.values())
+
     async def whois(self, user: str) -> list[peer.SessionEntry]:
         """The sessions of `user`, as the user's owner knows them."""
         return await self._whois.ask(user)
-
-
-async def serve(settings: Settings) -> None:
-    """Runs a node as a process: prints a line when it serves, drains at SIGTERM or SIGINT, stops at a second.
-
-    Raises:
-        RingError: it cannot join.
-    """
-    _raise_file_limit()
-    node = Node(settings)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with trio.open_nursery() as nursery:
-
-            async def obey() -> None:
-                async for _ in signals:
-                    nursery.start_soon(leave)
-                    break
-                async for _ in signals:
-                    nursery.cancel_scope.cancel()
-
-            async def leave() -> None:
-                if node.view is not None:  # else it is no member yet
-                    await node.drain()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(obey)
-            await nursery.start(node.run)
-            gc.collect()
-            gc.freeze()
-            addresses: dict[str, object] = {**node.addresses}
-            ready = {"event": "ready", "part": "node", "name": node.name, **addresses, "pid": getpid()}
-            sys.stdout.write(f"{msgspec.json.encode(ready).decode()}\n")
-            sys.stdout.flush()
-
-
-def _raise_file_limit() -> None:
-    """A socket is a descriptor; the soft limit is often 1,024, and the hard one needs no asking."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

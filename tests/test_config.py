@@ -64,6 +64,7 @@ class TestSources:
             "cluster": "y",
             "redis": "embedded",
             "allow_origin": ["https://a", "https://b"],
+            "room_policy": ["a*=drop_oldest", "b=disconnect"],
             "auth": "none",
             "secret_file": secret,
             "api_key_file": secret,
@@ -94,7 +95,8 @@ class TestSources:
         }
         from_file = load({}, {}, toml)
         from_environ = load({}, {"RING_" + name.upper(): text for name, text in texts.items()})
-        from_flags = load({**texts, "allow_origin": values["allow_origin"]}, {})
+        lists = {name: value for name, value in values.items() if isinstance(value, list)}
+        from_flags = load({**texts, **lists}, {})
         assert from_file == from_environ == from_flags
         for option in OPTIONS:
             if option.name != "auth":  # it has one value that is allowed

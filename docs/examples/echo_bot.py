@@ -17,7 +17,8 @@ async def main(url: str, user: str) -> None:
     async with ring.connect(url, user) as client:
         print(f"{client.user} listens, on node {client.node}", flush=True)
         async for message in client:
-            if message.sender is not None:  # a backend has no mailbox
+            # Of rooms, which it has not joined, nothing comes; and a backend has no mailbox.
+            if isinstance(message, ring.Message) and message.sender is not None:
                 await client.send(message.sender, message.data)
 
 

@@ -1,4 +1,4 @@
-"""A node's HTTP: health for balancers, the ring and its nodes for people and scripts.
+"""A node's HTTP: health for balancers, metrics, the ring and its nodes for people and scripts.
 
 `node` makes the `application` from what the API needs to know (`NodeFacts`) and runs it on Hypercorn's Trio
 server. Names of users come in queries only, never in paths: they may contain anything, `/` included.
@@ -6,6 +6,7 @@ server. Names of users come in queries only, never in paths: they may contain an
 
 import hmac
 import socket
+from collections.abc import Iterable
 from functools import partial
 from itertools import groupby
 from typing import Any, Literal, Protocol
@@ -22,6 +23,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ring.api.metrics import Exposition, Reading
+from ring.api.requests import Requests
 from ring.cluster.view import RingView
 from ring.protocol.codes import ErrorCode, RingError
 from ring.protocol.names import SLOTS, check_name, parse_query, slot_of
@@ -61,8 +64,14 @@ class NodeFacts(Protocol):
     def figures(self) -> dict[str, float]:
         """The node's own counts, by name: `sessions`, `users`, `lease_age_s` and whatever else it counts."""
 
+    def readings(self) -> Iterable[Reading]:
+        """All that the node counts, for `/metrics`."""
+
     def links(self) -> dict[str, str]:
         """The state of the link to each other member, by its name: `up`, or what it is instead."""
+
+    def sessions_by_slot(self) -> dict[int, int]:
+        """How many sessions the node has, by the slot of their users; slots without any are left out."""
 
     async def whois(self, user: str) -> list[SessionEntry]:
         """The sessions of `user`, as the user's owner knows them.
@@ -72,12 +81,12 @@ class NodeFacts(Protocol):
         """
 
 
-def application(node: NodeFacts, api_key: str | None) -> Starlette:
+def application(node: NodeFacts, api_key: str | None) -> ASGIApp:
     """The HTTP application of a node.
 
     Args:
         node: the node.
-        api_key: asked for on everything but the health checks; None asks for nothing.
+        api_key: asked for on everything below `/v1/`; None asks for nothing.
     """
     routes = [
         Route(path, partial(endpoint, node), methods=["GET"])
@@ -86,16 +95,18 @@ def application(node: NodeFacts, api_key: str | None) -> Starlette:
             ("/readyz", _readyz),
             ("/v1/ring", _ring),
             ("/v1/nodes", _nodes),
+            ("/v1/slots", _slots),
             ("/v1/users", _users),
         )
     ]
+    metrics = Route("/metrics", partial(_metrics, Exposition(node.readings)), methods=["GET"])
     app = Starlette(
-        routes=routes,
+        routes=[*routes, metrics],
         exception_handlers={HTTPException: _on_http_error, RingError: _on_ring_error, Exception: _on_bug},
     )
     if api_key is not None:
         app.add_middleware(_Keyed, key=api_key)
-    return app
+    return Requests(app)
 
 
 async def run(
@@ -137,6 +148,11 @@ async def _readyz(node: NodeFacts, _request: Request) -> Response:
     if node.state != "up":
         return _json({"state": node.state}, 503)
     return _json({"state": "up", "degraded": node.degraded})
+
+
+async def _metrics(exposition: Exposition, request: Request) -> Response:
+    page, content_type = exposition.page(request.headers.get("accept", ""))
+    return Response(page, headers={"Content-Type": content_type})
 
 
 async def _ring(node: NodeFacts, request: Request) -> Response:
@@ -202,6 +218,11 @@ async def _nodes(node: NodeFacts, _request: Request) -> Response:
             entry["link"] = links.get(member.name, "none")
         nodes.append(entry)
     return _json({"nodes": nodes})
+
+
+async def _slots(node: NodeFacts, _request: Request) -> Response:
+    # By slot, since who the users are is nobody's business who plans a change of the ring.
+    return _json({"epoch": _view(node).epoch, "sessions": node.sessions_by_slot()})
 
 
 async def _users(node: NodeFacts, request: Request) -> Response:

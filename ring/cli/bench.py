@@ -1,17 +1,321 @@
-"""`ring bench`: servers and loads to measure with."""
+"""`ring bench`: loads for a cluster, and a bare echo server to measure with."""
 
+from collections.abc import Callable
+from enum import StrEnum
 from functools import partial
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-bench = typer.Typer(help="Servers and loads to measure with.", no_args_is_help=True)
+from ring.cli.reach import ApiOption, ClusterOption, JsonOption, KeyOption, RedisOption
+
+if TYPE_CHECKING:
+    from ring.bench.results import Run
+    from ring.bench.stage import Stage
+    from ring.cli.bench_target import Where
+
+bench = typer.Typer(
+    help="Loads for a cluster: what it does, how fast, and at what cost.", no_args_is_help=True
+)
+
+DEFAULT_RATE = 500.0
+"""Messages per second of an open loop, where nothing else is said."""
+
+DEFAULT_DURATION_S = 10.0
+"""How long an open loop runs, where neither its messages nor its duration are given."""
+
+MAX_LOCAL = 64
 
 
-@bench.callback()
-def _bench() -> None:
-    # With a callback, typer keeps `echo` a command of its own though it is the only one.
-    pass
+class Mode(StrEnum):
+    """When the next message is sent."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+
+
+class Placed(StrEnum):
+    """Where users connect."""
+
+    OWNER = "owner"
+    RANDOM = "random"
+
+
+EdgeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--edge", metavar="ADDRESS", help="Connect here: host:port, ws://… or wss://…; may be given again."
+    ),
+]
+LocalOption = Annotated[
+    int | None,
+    typer.Option(
+        "--local", min=1, max=MAX_LOCAL, metavar="N", help="Start N nodes on this machine for each run."
+    ),
+]
+PlacementOption = Annotated[
+    Placed | None,
+    typer.Option(
+        help="Users connect to their owner, or to any node in turn; owner, if the API tells who that is."
+    ),
+]
+RunsOption = Annotated[int, typer.Option(min=1, max=100, help="How often; every run is reported.")]
+PlotOption = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw the latencies there.")
+]
+ModeOption = Annotated[
+    Mode, typer.Option(help="closed: the next when the last has come; open: at --rate, whatever comes.")
+]
+RateOption = Annotated[
+    float | None, typer.Option(min=0.01, help=f"Per second, of an open loop; {DEFAULT_RATE:.0f} if left out.")
+]
+InFlightOption = Annotated[
+    int, typer.Option(min=1, max=100_000, help="Under way at once per sender, in a closed loop.")
+]
+BytesOption = Annotated[int, typer.Option("--bytes", min=24, max=16 * 2**20, help="Bytes of each text.")]
+DurationOption = Annotated[
+    float | None, typer.Option("--duration-s", min=0.1, help="For so long, in place of a number.")
+]
+
+
+@bench.command()
+def direct(
+    edge: EdgeOption = None,
+    api: ApiOption = None,
+    api_key_file: KeyOption = None,
+    redis: RedisOption = None,
+    cluster: ClusterOption = "ring",
+    local: LocalOption = None,
+    placement: PlacementOption = None,
+    mode: ModeOption = Mode.CLOSED,
+    rate: RateOption = None,
+    clients: Annotated[int, typer.Option(min=2, help="Users that are connected.")] = 400,
+    senders: Annotated[int | None, typer.Option(min=1, help="How many of them send; 64 of 400.")] = None,
+    in_flight: InFlightOption = 4,
+    size: BytesOption = 100,
+    messages: Annotated[
+        int | None, typer.Option(min=1, help="How many; 20000 if no --duration-s is given.")
+    ] = None,
+    duration_s: DurationOption = None,
+    receipts: Annotated[
+        bool, typer.Option(help="Every message acknowledged and receipted; or at most once.")
+    ] = True,
+    runs: RunsOption = 3,
+    as_json: JsonOption = False,
+    plot: PlotOption = None,
+) -> None:
+    """Direct messages between users. Exits 1 if any is lost, doubled, misrouted or reordered, or refused."""
+    from ring.bench.direct import DirectPlan, run_direct
+    from ring.cli.bench_target import Where
+
+    rate = _rate(mode, rate)
+    if messages is None and duration_s is None:
+        messages, duration_s = (20_000, None) if rate is None else (None, DEFAULT_DURATION_S)
+    senders = min(64, clients) if senders is None else senders
+    if senders > clients:
+        raise typer.BadParameter(f"{senders} senders of {clients} clients: give more --clients")
+    plan = DirectPlan(
+        clients=clients,
+        senders=senders,
+        in_flight=in_flight,
+        rate=rate,
+        size=size,
+        messages=messages,
+        duration_s=duration_s,
+    )
+    loop = f"{senders} senders x {in_flight} in flight" if rate is None else f"{rate:g} messages/s"
+    how = "receipts" if receipts else "at most once"
+    _measure(
+        "direct",
+        f"direct messages, {how}: {clients} clients, {loop}, {size} bytes",
+        "message",
+        plan,
+        lambda stage: run_direct(stage, plan),
+        Where(edge or [], api, api_key_file, redis, cluster, local),
+        placement=placement,
+        receipts=receipts,
+        runs=runs,
+        as_json=as_json,
+        plot=plot,
+    )
+
+
+@bench.command()
+def rooms(
+    edge: EdgeOption = None,
+    api: ApiOption = None,
+    api_key_file: KeyOption = None,
+    redis: RedisOption = None,
+    cluster: ClusterOption = "ring",
+    local: LocalOption = None,
+    placement: PlacementOption = None,
+    mode: ModeOption = Mode.CLOSED,
+    rate: RateOption = None,
+    members: Annotated[int, typer.Option(min=1, help="Of the room.")] = 200,
+    publishers: Annotated[int, typer.Option(min=1, help="They take turns, and are no members.")] = 1,
+    in_flight: InFlightOption = 4,
+    size: BytesOption = 100,
+    publishes: Annotated[
+        int | None, typer.Option(min=1, help="How many; 500 if no --duration-s is given.")
+    ] = None,
+    duration_s: DurationOption = None,
+    runs: RunsOption = 3,
+    as_json: JsonOption = False,
+    plot: PlotOption = None,
+) -> None:
+    """Messages to a room. Exits 1 if a copy is lost or doubled, or members see another order."""
+    from ring.bench.rooms import RoomPlan, run_rooms
+    from ring.cli.bench_target import Where
+
+    rate = _rate(mode, rate)
+    if publishes is None and duration_s is None:
+        publishes, duration_s = (500, None) if rate is None else (None, DEFAULT_DURATION_S)
+    plan = RoomPlan(
+        members=members,
+        publishers=publishers,
+        in_flight=in_flight,
+        rate=rate,
+        size=size,
+        publishes=publishes,
+        duration_s=duration_s,
+    )
+    loop = f"{in_flight} in flight" if rate is None else f"{rate:g} publishes/s"
+    _measure(
+        "rooms",
+        f"a room: {members} members, {publishers} publishing, {loop}, {size} bytes",
+        "copy",
+        plan,
+        lambda stage: run_rooms(stage, plan),
+        Where(edge or [], api, api_key_file, redis, cluster, local),
+        placement=placement,
+        runs=runs,
+        as_json=as_json,
+        plot=plot,
+    )
+
+
+@bench.command()
+def storm(
+    edge: EdgeOption = None,
+    api: ApiOption = None,
+    api_key_file: KeyOption = None,
+    redis: RedisOption = None,
+    cluster: ClusterOption = "ring",
+    local: LocalOption = None,
+    placement: PlacementOption = None,
+    connections: Annotated[int, typer.Option(min=1, help="How many clients connect.")] = 2000,
+    concurrency: Annotated[int, typer.Option(min=1, help="How many are on their way at once.")] = 64,
+    rate: Annotated[float | None, typer.Option(min=0.01, help="Per second, at most.")] = None,
+    runs: RunsOption = 3,
+    as_json: JsonOption = False,
+    plot: PlotOption = None,
+) -> None:
+    """Clients that connect as fast as they may. Exits 1 if any is refused."""
+    from ring.bench.storm import StormPlan, run_storm
+    from ring.cli.bench_target import Where
+
+    plan = StormPlan(connections=connections, concurrency=concurrency, rate=rate)
+    pace = f"{concurrency} at once" + ("" if rate is None else f", {rate:g}/s")
+    _measure(
+        "storm",
+        f"{connections} clients connect, {pace}",
+        "connection",
+        plan,
+        lambda stage: run_storm(stage, plan),
+        Where(edge or [], api, api_key_file, redis, cluster, local),
+        placement=placement,
+        runs=runs,
+        as_json=as_json,
+        plot=plot,
+    )
+
+
+@bench.command()
+def idle(
+    edge: EdgeOption = None,
+    api: ApiOption = None,
+    api_key_file: KeyOption = None,
+    redis: RedisOption = None,
+    cluster: ClusterOption = "ring",
+    local: LocalOption = None,
+    placement: PlacementOption = None,
+    connections: Annotated[int, typer.Option(min=1, help="How many are held.")] = 2000,
+    hold_s: Annotated[float, typer.Option("--hold-s", min=0.1, help="For how long.")] = 10.0,
+    runs: RunsOption = 3,
+    as_json: JsonOption = False,
+    plot: PlotOption = None,
+) -> None:
+    """Clients that do nothing: the memory and CPU that each costs. Exits 1 if any is refused or cut."""
+    from ring.bench.storm import IdlePlan, run_idle
+    from ring.cli.bench_target import Where
+
+    plan = IdlePlan(connections=connections, hold_s=hold_s)
+    _measure(
+        "idle",
+        f"{connections} idle connections, held for {hold_s:g} s",
+        "connection",
+        plan,
+        lambda stage: run_idle(stage, plan),
+        Where(edge or [], api, api_key_file, redis, cluster, local),
+        placement=placement,
+        runs=runs,
+        as_json=as_json,
+        plot=plot,
+    )
+
+
+def _rate(mode: Mode, rate: float | None) -> float | None:
+    if mode is Mode.OPEN:
+        return DEFAULT_RATE if rate is None else rate
+    if rate is not None:
+        raise typer.BadParameter("--rate is of an open loop: add --mode open")
+    return None
+
+
+def _measure(
+    load: str,
+    title: str,
+    unit: str,
+    plan: Any,
+    run: Callable[["Stage"], "Run"],
+    where: "Where",
+    *,
+    placement: Placed | None,
+    receipts: bool = False,
+    runs: int,
+    as_json: bool,
+    plot: Path | None,
+) -> None:
+    """Runs a load some times, and says what came of it."""
+    from dataclasses import asdict
+
+    import msgspec
+
+    from ring.bench.dialect import RingDialect
+    from ring.bench.stage import Stage
+    from ring.cli.bench_report import document, print_report, progress, write_plot
+    from ring.cli.bench_target import target
+
+    done = []
+    name = ""
+    with progress(runs) as tell:
+        for number in range(1, runs + 1):
+            tell(number)("starting", 0.0)
+            with target(where) as found:
+                placed, place = found.placement(placement)
+                name = f"{found.name}, {'users on their owners' if placed == 'owner' else 'users anywhere'}"
+                stage = Stage(RingDialect(receipts=receipts), place, found.meter, tell(number))
+                done.append(run(stage))
+    if plot is not None:
+        write_plot(plot, title, done)
+    if as_json:
+        asked = asdict(plan) | ({"receipts": receipts} if load == "direct" else {})
+        typer.echo(msgspec.json.encode(document(load, name, asked, done)))
+    else:
+        print_report(f"{title}\n{name}", unit, done)
+    if any(each.faults for each in done):
+        raise typer.Exit(1)
 
 
 @bench.command()

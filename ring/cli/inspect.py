@@ -1,6 +1,7 @@
 """`ring status` and `ring owner`: what a cluster is doing, and where a user is."""
 
-import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,9 +10,6 @@ from ring.cli.reach import ApiOption, ClusterOption, JsonOption, KeyOption, Reac
 
 if TYPE_CHECKING:
     from ring.cli.survey import Survey
-
-PLAIN_WIDTH = 200
-"""Columns where standard output is no terminal: enough for every address."""
 
 DIFFERENCE = 1
 """The exit code of a command that found something wrong."""
@@ -23,51 +21,95 @@ def status(
     redis: RedisOption = None,
     cluster: ClusterOption = "ring",
     as_json: JsonOption = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.", show_default=False)
+    ] = False,
+    every: Annotated[
+        float, typer.Option("--every", min=0.1, metavar="SECONDS", help="How often, with --watch.")
+    ] = 2.0,
 ) -> None:
     """Shows the nodes of a cluster. Exits 1 if something about them is wrong."""
     import trio
 
     from ring.cli.survey import survey
 
-    found = trio.run(survey, find(api, api_key_file, redis, cluster))
+    reach = find(api, api_key_file, redis, cluster)
+    if watch:
+        trio.run(_watch, reach, every, as_json)
+    found = trio.run(survey, reach)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         _print_status(found)
     if found.warnings:
         raise typer.Exit(DIFFERENCE)
 
 
-def _print_json(value: object) -> None:
+def print_json(value: object) -> None:
+    """Prints a line of JSON."""
     import msgspec
 
     typer.echo(msgspec.json.encode(value))
 
 
 def _print_status(found: "Survey") -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from ring.cli.picture import Picture
+    from ring.cli.sheet import console
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("node", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    for name in ("weight", "slots", "share", "sessions", "links", "lease"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("edge", no_wrap=True)
-    for node in found.nodes:
-        links = None if node.links_up is None else f"{node.links_up}/{len(found.nodes) - 1}"
-        age = None if node.lease_age_s is None else f"{node.lease_age_s:.1f} s"
-        cells = (node.weight, node.slots, f"{node.share:.1%}", node.sessions, links, age)
-        table.add_row(
-            node.name, node.state, *("?" if cell is None else str(cell) for cell in cells), node.edge
+    terminal = console()
+    Picture(found, terminal).show(terminal)
+
+
+async def _watch(reach: Reach, every: float, as_json: bool) -> None:
+    """Looks until Ctrl-C. Once somebody has answered, it waits for those who do not any more.
+
+    Raises:
+        Unreachable: nobody answers, from the first.
+        RingError: the API refuses.
+    """
+    import trio
+
+    from ring.cli.reach import Unreachable
+    from ring.cli.survey import survey
+
+    found, trouble = await survey(reach), None
+    with _showing(as_json) as show:
+        while True:
+            show(found, trouble)
+            await trio.sleep(every)
+            try:
+                found, trouble = await survey(reach), None
+            except Unreachable as error:
+                trouble = str(error)
+
+
+@contextmanager
+def _showing(as_json: bool) -> "Iterator[Callable[[Survey, str | None], None]]":
+    """What shows a survey, or the last one with the reason why there is no newer: on a screen of its own if
+    there is a terminal, else line below line."""
+    from rich.console import Group
+    from rich.live import Live
+
+    from ring.cli.picture import Picture
+    from ring.cli.sheet import console
+
+    def print_it(found: "Survey", trouble: str | None) -> None:
+        if trouble is not None:
+            typer.echo(f"ring: {trouble}", err=True)
+        elif as_json:
+            print_json(found)
+        else:
+            Picture(found, terminal).show(terminal)
+            terminal.print()
+
+    terminal = console()
+    if as_json or not terminal.is_terminal:
+        yield print_it
+        return
+    with Live(console=terminal, screen=True, auto_refresh=False) as live:
+        yield lambda found, trouble: live.update(
+            Group(*Picture(found, terminal).screen(trouble)), refresh=True
         )
-    asked = "its nodes" if found.source == "nodes" else "Redis alone"
-    nodes = "1 node" if len(found.nodes) == 1 else f"{len(found.nodes)} nodes"
-    typer.echo(f"cluster {found.cluster}, epoch {found.epoch}, {nodes}, as told by {asked}\n")
-    console.print(table)
-    for warning in found.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False)
 
 
 def owner(
@@ -86,7 +128,7 @@ def owner(
     check_name(user, "user")
     found = trio.run(_whereabouts, find(api, api_key_file, redis, cluster), user)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         _print_owner(found)
 
@@ -101,8 +143,7 @@ async def _whereabouts(reach: Reach, user: str) -> dict[str, Any]:
     if reach.api:
         try:
             async with client(reach) as http:
-                found: dict[str, Any] = await get_from_any(http, reach, "/v1/users", user=user)
-                return found
+                return await get_from_any(http, reach, "/v1/users", user=user)
         except Unreachable:
             if reach.redis is None:
                 raise

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Sequence
 import typer
 from typer.main import get_command
 
+from ring.cli.balance import balance
 from ring.cli.bench import bench
 from ring.cli.dev import dev
 from ring.cli.inspect import owner, status
+from ring.cli.plan import plan
 from ring.cli.serve import serve
 from ring.cli.talk import chat, send
 from ring.config import SettingsError
@@ -37,7 +39,7 @@ def version() -> None:
     typer.echo(f"ring {__version__}")
 
 
-for _command in (serve, dev, status, owner, send, chat):
+for _command in (serve, dev, status, owner, balance, plan, send, chat):
     app.command()(_command)
 app.add_typer(bench, name="bench")
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import httpx
 
     from ring.cluster.scripts import Reading
+
+T = TypeVar("T")
 
 ANSWER_S = 3.0
 """How long a node, or Redis, may take to answer."""
@@ -94,22 +96,23 @@ def client(reach: Reach) -> "httpx.AsyncClient":
     return httpx.AsyncClient(timeout=ANSWER_S, headers=headers, trust_env=False)
 
 
-async def get(http: "httpx.AsyncClient", url: str, path: str, **query: str) -> Any:
-    """What a node answers to GET `path`.
+async def get(http: "httpx.AsyncClient", url: str, path: str, kind: type[T], **query: str) -> T:
+    """What a node answers to GET `path`: a `kind`.
 
     Raises:
-        Unreachable: nothing answers there.
+        Unreachable: nothing answers there, or something else than a node.
         RingError: it refuses.
     """
     import httpx
+    import msgspec
 
     try:
         response = await http.get(url + path, params=query)
+        if response.status_code == 200:
+            return msgspec.json.decode(response.content, type=kind)
         answer = response.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise Unreachable(f"no answer from {url} ({type(error).__name__}): is a node's API there?") from None
-    if response.status_code == 200:
-        return answer
     if response.status_code == 401:
         raise RingError(
             f"{url} asks for a key, or for another: give --api-key-file", code=ErrorCode.UNAUTHENTICATED
@@ -119,8 +122,8 @@ async def get(http: "httpx.AsyncClient", url: str, path: str, **query: str) -> A
     raise RingError(f"{url}: {details.get('message', f'HTTP {response.status_code}')}", code=code)
 
 
-async def get_from_any(http: "httpx.AsyncClient", reach: Reach, path: str, **query: str) -> Any:
-    """What the first node that answers, answers to GET `path`.
+async def get_any(http: "httpx.AsyncClient", reach: Reach, path: str, kind: type[T], **query: str) -> T:
+    """What the first node that answers, answers to GET `path`: a `kind`.
 
     Raises:
         Unreachable: none does.
@@ -128,10 +131,15 @@ async def get_from_any(http: "httpx.AsyncClient", reach: Reach, path: str, **que
     """
     for url in reach.api:
         try:
-            return await get(http, url, path, **query)
+            return await get(http, url, path, kind, **query)
         except Unreachable:
             continue
     raise Unreachable(f"no node answers at {', '.join(reach.api)}: is the cluster up?")
+
+
+async def get_from_any(http: "httpx.AsyncClient", reach: Reach, path: str, **query: str) -> dict[str, Any]:
+    """As `get_any`, for an answer that is taken as it is."""
+    return await get_any(http, reach, path, dict[str, Any], **query)
 
 
 async def read_redis(reach: Reach) -> "Reading":

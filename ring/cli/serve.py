@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from ring.config import OPTIONS, Option, load
+from ring.config import OPTIONS, load
+from ring.option import Option
 
 
 def serve(config: Path | None = None, **flags: Any) -> None:
@@ -16,7 +17,7 @@ def serve(config: Path | None = None, **flags: Any) -> None:
     import trio
 
     from ring.logs import logging
-    from ring.node import serve as serve_node
+    from ring.process import serve as serve_node
 
     with logging(settings.log_level, settings.log_format, settings.name):
         trio.run(serve_node, settings)

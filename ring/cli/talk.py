@@ -137,24 +137,30 @@ def chat(
     to: Annotated[
         str | None, typer.Option("--to", help="Whom lines without a name are for.", show_default=False)
     ] = None,
+    room: Annotated[
+        list[str] | None,
+        typer.Option("--room", help="A room to join; may be given several times.", show_default=False),
+    ] = None,
     edge: EdgeOption = None,
     api: ApiOption = None,
     api_key_file: KeyOption = None,
     redis: RedisOption = None,
     cluster: ClusterOption = "ring",
 ) -> None:
-    """Talks to other users, line by line, until end of file (Ctrl-D).
+    """Talks to other users, and in rooms, line by line, until end of file (Ctrl-D).
 
-    `bob: hello` says hello to bob; after that, or after `/to bob`, a line alone goes to bob too.
+    `bob: hello` says hello to bob; after that, or after `/to bob`, a line alone goes to bob too. After
+    `/join lobby` lines go to all in the room lobby, until `/leave lobby`; `/room lobby` goes back to it.
     """
     import trio
 
     from ring.cli.conversation import Conversation
     from ring.protocol.names import check_name
 
-    for name, what in ((user, "user"), (to or user, "to")):
+    rooms = room or []
+    for name, what in ((user, "user"), (to or user, "to"), *((name, "room") for name in rooms)):
         check_name(name, what)
-    trio.run(_chat, Conversation(user, to), edge, _reach(edge, api, api_key_file, redis, cluster))
+    trio.run(_chat, Conversation(user, to, rooms), edge, _reach(edge, api, api_key_file, redis, cluster))
 
 
 async def _chat(conversation: "Conversation", edge: str | None, reach: Reach | None) -> None:

@@ -14,11 +14,12 @@ import trio
 
 from ring.client.backoff import Backoff
 from ring.client.connection import Connection, Token
-from ring.client.messages import Message, Receipt
+from ring.client.messages import Incoming, Receipt
 from ring.client.outbox import Outgoing
+from ring.client.rooms import Asked
 from ring.client.wire import parse_url
 from ring.protocol.client import Send, Welcome
-from ring.protocol.codes import BadRequest, ErrorCode
+from ring.protocol.codes import BadRequest, ErrorCode, RingError
 from ring.protocol.names import check_name
 
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
@@ -27,7 +28,7 @@ _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 class Client:
     """One user's connection to a cluster, kept alive. `connect` makes it.
 
-    Any number of tasks may send at a time; one may iterate.
+    Any number of tasks may send, publish, join and leave at a time; one may iterate.
     """
 
     def __init__(self, connection: Connection, device: str) -> None:
@@ -77,6 +78,11 @@ class Client:
     def gaps(self) -> int:
         """How often a node could not tell whether it had kept everything since the last connection."""
         return self._connection.gaps
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The rooms that this client has joined. After a cut it becomes a member again by itself."""
+        return self._connection.rooms.wanted
 
     @property
     def _welcome(self) -> Welcome:
@@ -140,6 +146,82 @@ class Client:
         check_name(to, "to")
         if ttl_s is not None and not ttl_s > 0:
             raise BadRequest(f"ttl_s: more than 0 seconds, not {ttl_s}")
+        body = self._encode(data)
+        self._ids += 1
+        message_id = f"{self._id_prefix}-{self._ids}" if receipt else None
+        return Send(to=to, data=body, id=message_id, receipt=receipt, ttl_s=ttl_s)
+
+    async def join(self, room: str) -> None:
+        """Becomes a member of a room: what is published to it from now on comes in the iteration.
+
+        While there is no connection it waits for one. Membership lasts until `leave`: after a cut the library
+        joins again, and tells of what may be missing by a `RoomGap`, or by a `RoomEnded` if a node refuses
+        for good. To join a room again while this is under way waits for it. There is no time limit: put one
+        around the call. A call that is cancelled joins nothing.
+
+        Raises:
+            BadRequest: `room` is no name.
+            RingError: a node refused: `too_many_rooms`, `rooms_unavailable`, `forbidden`... The room is not
+                joined. `not_joined` if another task left it meanwhile.
+            ConnectionEnded: there is no connection and there will be none.
+        """
+        check_name(room, "room")
+        await self._ask(lambda settle: self._connection.rooms.join(room, settle))
+
+    async def leave(self, room: str) -> None:
+        """Ends a membership: nothing of the room is handed out from now on, not even what waits already.
+
+        Waits until the node knows. A call that is cancelled leaves the room all the same.
+
+        Raises:
+            BadRequest: `room` is no name.
+            RingError: `not_joined`, or what else a node refused it by.
+            ConnectionEnded: there is no connection and there will be none.
+        """
+        check_name(room, "room")
+        await self._ask(lambda settle: self._connection.rooms.leave(room, settle))
+
+    async def publish(self, room: str, data: object, *, echo: bool = False) -> None:
+        """Sends a message to all members of a room, at most once; returns when the node has passed it on.
+
+        While there is no connection it waits for one. There is no time limit: put one around the call. A call
+        that is cancelled may have published all the same.
+
+        Args:
+            room: the room; to have joined it is not needed.
+            data: as of `send`.
+            echo: True: if this client is a member, it gets a copy too.
+
+        Raises:
+            BadRequest: it cannot be published as it is; nothing was. `code` is `too_large` if it is that.
+            RingError: a node refused it; or, by `rooms_unavailable` as well, the connection broke before the
+                answer, and it may have been published.
+            ConnectionEnded: there is no connection and there will be none.
+        """
+        check_name(room, "room")
+        body = self._encode(data)
+        await self._ask(lambda settle: self._connection.rooms.publish(room, body, echo, settle))
+
+    async def _ask(self, ask: Callable[[Callable[[], None]], Asked]) -> None:
+        connection = self._connection
+        if connection.ended:
+            raise connection.end()
+        settled = trio.Event()
+        asked = ask(settled.set)
+        if connection.session is not None:
+            connection.session.wake()
+        try:
+            await settled.wait()
+        except trio.Cancelled:
+            connection.rooms.abandon(asked)
+            raise
+        if asked.refusal is not None:
+            code, message = asked.refusal
+            raise RingError(message, code=code)
+        if not asked.answered:
+            raise connection.end()
+
+    def _encode(self, data: object) -> msgspec.Raw:
         try:
             body = msgspec.json.encode(data)
             # A Raw in it may be anything, and a frame that no node can read is answered to nobody.
@@ -150,15 +232,16 @@ class Client:
         limit = self._welcome.limits.message_bytes
         if len(body) > limit:
             raise BadRequest(f"data: at most {limit} bytes, not {len(body)}", code=ErrorCode.TOO_LARGE)
-        self._ids += 1
-        message_id = f"{self._id_prefix}-{self._ids}" if receipt else None
-        return Send(to=to, data=msgspec.Raw(body), id=message_id, receipt=receipt, ttl_s=ttl_s)
+        return msgspec.Raw(body)
 
     def __aiter__(self) -> "Client":
         return self
 
-    async def __anext__(self) -> Message:
-        """The next message. To hand it out is to acknowledge it: its sender's receipt says `delivered`.
+    async def __anext__(self) -> Incoming:
+        """The next message; with rooms, also what comes of them, in the order in which it came.
+
+        To hand a `Message` out is to acknowledge it: its sender's receipt says `delivered`. As long as no
+        room is joined, there is nothing else.
 
         Raises:
             StopAsyncIteration: the `async with` block of this client was left.
@@ -182,12 +265,12 @@ class Client:
         finally:
             self._iterating = False
         # From here on the application has it: nothing may wait between taking and returning.
-        message = inbox.take()
+        incoming = inbox.take()
         if connection.session is not None:
             connection.session.acknowledge()
-            if inbox.overrun and not inbox:
+            if inbox.overrun and not inbox.waiting:
                 connection.session.renew("there is room for what was left to the node")
-        return message
+        return incoming
 
 
 @asynccontextmanager

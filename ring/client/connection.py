@@ -1,7 +1,7 @@
 """What keeps a client connected: one task that dials, serves a session, and decides what its end means.
 
-It owns what outlives a session: the inbox, the outbox, the token, the back-off. It raises nothing; how it
-ended is kept for whoever sends or takes (client.py).
+It owns what outlives a session: the inbox, the outbox, the rooms, the token, the back-off. It raises nothing;
+how it ended is kept for whoever sends or takes (client.py).
 """
 
 import inspect
@@ -17,6 +17,7 @@ from ring.client.backoff import Addresses, Backoff, Ending
 from ring.client.inbox import Inbox
 from ring.client.messages import ConnectionEnded
 from ring.client.outbox import Outbox
+from ring.client.rooms import Rooms
 from ring.client.session import Session
 from ring.client.wire import Address, dial, unreachable
 from ring.protocol.client import Welcome
@@ -42,6 +43,7 @@ class Connection:
     Attributes:
         inbox: what came.
         outbox: what goes.
+        rooms: what is joined, and published.
         session: the present session, None between two.
         welcome: the last one.
         gaps: how often a welcome told of one.
@@ -63,6 +65,7 @@ class Connection:
     ) -> None:
         self.inbox = Inbox()
         self.outbox = Outbox()
+        self.rooms = Rooms(self.inbox, backoff)
         self.session: Session | None = None
         self.welcome: Welcome | None = None
         self.gaps = 0
@@ -139,6 +142,7 @@ class Connection:
             self.left = self.left or self._end is None
             self.inbox.clear()
             self.outbox.clear()
+            self.rooms.clear()
             self._arrived.set()
             self._ready.set()
 
@@ -153,6 +157,7 @@ class Connection:
                 self._parting.cancel()  # there is nobody left to say goodbye to
                 await trio.sleep_forever()
             self.outbox.cut()
+            self.rooms.cut()
             reaction = await self._reaction(ending)
             if reaction is Reaction.STOP:
                 return _end_of(ending, address)
@@ -204,7 +209,7 @@ class Connection:
             try:
                 async with trio.open_nursery() as nursery:
                     websocket = await wire.upgrade(nursery, address, self._target(address), self._headers())
-                    session = Session(websocket, wire, self.inbox, self.outbox, self._arrival)
+                    session = Session(websocket, wire, self.inbox, self.outbox, self.rooms, self._arrival)
                     welcome = await session.welcome()
                     if isinstance(welcome, Ending):
                         ending = welcome
@@ -245,6 +250,7 @@ class Connection:
         self._token_refused = False
         self.inbox.new_session()
         self.outbox.in_flight = max(1, welcome.limits.in_flight)
+        self.rooms.begin(self.outbox.in_flight)
         self.session = session
         self._ready.set()
         if welcome.resumed == "gap":

@@ -1,4 +1,4 @@
-"""The values that the library hands to its users: `Message`, `Receipt` and the end of a connection."""
+"""The values that the library hands to its users: what comes, receipts, and the end of a connection."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,26 +10,15 @@ from ring.protocol import client as wire
 from ring.protocol.codes import BadRequest, CloseCode, ErrorCode, RingError
 
 
-class Message:
-    """A direct message, as an iteration over a client gives it.
+class _Received:
+    """What a direct message and one of a room have in common."""
 
-    Attributes:
-        sender: the user who sent it; None for a backend that used the server API.
-        id: the sender's id for it; None if it was sent without one.
-        seq: its place in this user's mailbox, opaque.
-        sent_at: Unix milliseconds, by the clock of the sender's node.
-        redelivered: True if a node may have sent it to one of this user's devices before.
-        raw: the JSON of the data as it came, for `msgspec.json.decode(message.raw, type=...)`.
-    """
+    __slots__ = ("_data", "id", "raw", "sender", "sent_at")
 
-    __slots__ = ("_data", "id", "raw", "redelivered", "sender", "sent_at", "seq")
-
-    def __init__(self, received: wire.Message) -> None:
+    def __init__(self, received: wire.Message | wire.Room) -> None:
         self.sender = received.from_
         self.id = received.id
-        self.seq = received.seq
         self.sent_at = received.sent_at
-        self.redelivered = received.redelivered is True
         self.raw = received.data
         self._data: object = UNSET
 
@@ -49,8 +38,84 @@ class Message:
                 raise BadRequest(f"data: cannot be decoded here: {error}") from None
         return self._data
 
+
+class Message(_Received):
+    """A direct message, as an iteration over a client gives it.
+
+    Attributes:
+        sender: the user who sent it; None for a backend that used the server API.
+        id: the sender's id for it; None if it was sent without one.
+        seq: its place in this user's mailbox, opaque.
+        sent_at: Unix milliseconds, by the clock of the sender's node.
+        redelivered: True if a node may have sent it to one of this user's devices before.
+        raw: the JSON of the data as it came, for `msgspec.json.decode(message.raw, type=...)`.
+    """
+
+    __slots__ = ("redelivered", "seq")
+
+    def __init__(self, received: wire.Message) -> None:
+        super().__init__(received)
+        self.seq = received.seq
+        self.redelivered = received.redelivered is True
+
     def __repr__(self) -> str:
         return f"<ring.Message {self.seq} from {self.sender!r}, id {self.id!r}, {len(bytes(self.raw))} bytes>"
+
+
+class RoomMessage(_Received):
+    """A message of a room that this client has joined, in the same iteration.
+
+    Attributes:
+        room: the room.
+        sender: the user who published it; None for a backend that used the server API.
+        id: the publisher's id for it.
+        sent_at: Unix milliseconds, by the clock of the publisher's node.
+        raw: the JSON of the data as it came, for `msgspec.json.decode(message.raw, type=...)`.
+    """
+
+    __slots__ = ("room",)
+
+    def __init__(self, received: wire.Room) -> None:
+        super().__init__(received)
+        self.room = received.room
+
+    def __repr__(self) -> str:
+        size = len(bytes(self.raw))
+        return f"<ring.RoomMessage in {self.room!r} from {self.sender!r}, id {self.id!r}, {size} bytes>"
+
+
+@dataclass(frozen=True, slots=True)
+class RoomGap:
+    """Messages of a room may be missing here: between those before it in the iteration and those behind it.
+
+    Whoever keeps them elsewhere reads there what was missed: all that is published from now on comes.
+
+    Attributes:
+        room: the room, of which this client is still a member.
+        reason: why, in words.
+    """
+
+    room: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoomEnded:
+    """This client could not become a member again after a cut, and the library does not try any more.
+
+    Attributes:
+        room: the room, from which nothing comes any more unless it is joined anew.
+        code: why the node refused.
+        reason: the same in words.
+    """
+
+    room: str
+    code: ErrorCode
+    reason: str
+
+
+Incoming = Message | RoomMessage | RoomGap | RoomEnded
+"""What an iteration over a client gives; `Message` alone as long as it joins no room."""
 
 
 @dataclass(frozen=True, slots=True)

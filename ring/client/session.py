@@ -1,8 +1,8 @@
 """One connection of a client, from the welcome to its end: reading, writing, acknowledging, noticing silence.
 
-The connection (connection.py) makes one after the other and owns what outlives them: the inbox and the
-outbox. A single task writes, so that a `send` which is cancelled leaves no half of a frame behind. A single
-task reads and never waits for the application, so that receipts don't.
+The connection (connection.py) makes one after the other and owns what outlives them: the inbox, the outbox
+and the rooms. A single task writes, so that a `send` which is cancelled leaves no half of a frame behind. A
+single task reads and never waits for the application, so that receipts don't.
 """
 
 import logging
@@ -20,9 +20,10 @@ from ring.client.backoff import Ending
 from ring.client.inbox import Inbox
 from ring.client.messages import Receipt
 from ring.client.outbox import Outbox
+from ring.client.rooms import Rooms
 from ring.client.wire import Wire
 from ring.protocol import client as protocol
-from ring.protocol.codes import BadRequest, CloseCode
+from ring.protocol.codes import BadRequest, CloseCode, ErrorCode
 
 ACK_DELAY_S = 0.02
 """An acknowledgement waits at most this long for others to go with it, while there is more to take."""
@@ -41,6 +42,7 @@ class Session:
         wire: the stream below it.
         inbox: where messages go.
         outbox: where what is sent comes from, and receipts go.
+        rooms: the same for what concerns rooms.
         on_arrival: called when the inbox holds something new.
     """
 
@@ -50,12 +52,14 @@ class Session:
         wire: Wire,
         inbox: Inbox,
         outbox: Outbox,
+        rooms: Rooms,
         on_arrival: Callable[[], None],
     ) -> None:
         self._websocket = websocket
         self._wire = wire
         self._inbox = inbox
         self._outbox = outbox
+        self._rooms = rooms
         self._on_arrival = on_arrival
         self._work = trio.Event()  # set: the writer has something to look at
         self._ack_at = math.inf
@@ -148,13 +152,18 @@ class Session:
                             self._on_arrival()
                         else:
                             self.acknowledge()  # a double
+                    case protocol.Room():
+                        if self._rooms.offer(received, size):
+                            self._on_arrival()
                     case protocol.Receipt():
-                        self._answer(_receipt(received))
+                        self._settle(_receipt(received))
+                    case protocol.Ok():
+                        self._answer(received.id, None)
                     case protocol.Error():
                         self._refused(received)
                     case protocol.Reconnect():
                         self._redial_after(received)
-                    case protocol.Welcome() | protocol.Ok() | protocol.Pong() | None:
+                    case protocol.Welcome() | protocol.Pong() | None:
                         pass  # None: of a type that a later release knows
                     case _:
                         assert_never(received)
@@ -163,14 +172,25 @@ class Session:
         except BadRequest as error:
             return Ending(str(error))
 
-    def _answer(self, receipt: Receipt) -> None:
-        if self._outbox.answer(receipt):
-            self._work.set()  # there may be room for another in flight
+    def _settle(self, receipt: Receipt) -> bool:
+        if not self._outbox.answer(receipt):
+            return False
+        self._work.set()  # there may be room for another in flight
+        return True
+
+    def _answer(self, frame_id: str, refusal: tuple[ErrorCode, str] | None) -> None:
+        if self._rooms.answer(frame_id, refusal, trio.current_time()):
+            self._work.set()  # as above; or there is something to ask for next
+            self._on_arrival()  # a gap, or an end
 
     def _refused(self, error: protocol.Error) -> None:
         """A node answers what it could not read as a `send` by an error: for whoever waits it is the same."""
         if isinstance(error.id, str):
-            self._answer(Receipt(error.id, "failed", code=error.code, message=error.message))
+            if not self._settle(Receipt(error.id, "failed", code=error.code, message=error.message)):
+                self._answer(error.id, (error.code, error.message))
+        elif isinstance(error.room, str):
+            if self._rooms.gap(error.room, error.message):
+                self._on_arrival()
         else:
             _log.warning("the node refused a frame: %s: %s", error.code, error.message)
 
@@ -187,29 +207,35 @@ class Session:
                 if self._must_acknowledge():
                     await self._acknowledge()
                     continue
+                # One of each in turn: neither holds up the other.
+                asked = self._rooms.next(trio.current_time())
+                if asked is not None:
+                    await self._write_frame(asked)
                 outgoing = self._outbox.next()
-                if outgoing is None:
-                    with trio.move_on_at(self._ack_at):
+                if outgoing is not None:
+                    try:
+                        await self._write_frame(outgoing.frame)
+                    finally:
+                        if not outgoing.frame.receipt:
+                            outgoing.settle()  # at most once: nobody will know more
+                elif asked is None:
+                    with trio.move_on_at(min(self._ack_at, self._rooms.next_at)):
                         await self._work.wait()
                         self._work = trio.Event()
-                    continue
-                try:
-                    await self._websocket.send_message(protocol.encode(outgoing.frame).decode())
-                finally:
-                    if not outgoing.frame.receipt:
-                        outgoing.settle()  # at most once: nobody will know more
+
+    async def _write_frame(self, frame: protocol.ClientMessage) -> None:
+        await self._websocket.send_message(protocol.encode(frame).decode())
 
     def _must_acknowledge(self) -> bool:
         waiting = self._inbox.unacknowledged
         if not waiting:
             return False
-        idle = self._wire.idle and not len(self._inbox)
+        idle = self._wire.idle and not self._inbox.waiting
         return idle or waiting >= ACK_MESSAGES or trio.current_time() >= self._ack_at
 
     async def _acknowledge(self) -> None:
         self._ack_at = math.inf
-        frame = protocol.Ack(self._inbox.acknowledged())
-        await self._websocket.send_message(protocol.encode(frame).decode())
+        await self._write_frame(protocol.Ack(self._inbox.acknowledged()))
 
     @trio.lowlevel.enable_ki_protection
     async def _watch(self, patience_s: float) -> None:

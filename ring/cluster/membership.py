@@ -92,9 +92,10 @@ class Membership:
         self._view: RingView | None = None
         self._pending: Members | None = None
         self._seen = 0  # the highest epoch that anybody showed: what comes next has to be above
-        self._renewed_at = clock()
+        self.renewed_at = clock()
+        """When the lease was renewed last, counted from before the renewal was sent."""
+        self._run_began = self.renewed_at
         self._compared = 0  # the last epoch whose slot table was compared with Redis
-        self._tables_agree = True
         self.disagreed = trio.Event()
         """Set once this node's slot table differed from the others': it must give up its slots."""
         self._disputed: tuple[int, int] | None = None
@@ -110,20 +111,14 @@ class Membership:
         return self._view
 
     @property
-    def owning(self) -> bool:
-        """False while this node must not act as an owner.
-
-        It is not, or no longer, a member of its view; or its slot table differs from that of other nodes.
-        """
-        if self._view is None or self._leasing.cancel_called or not self._tables_agree:
-            return False
-        mine = self._view.member(self._me.name)
-        return mine is not None and mine.incarnation == self._me.incarnation
-
-    @property
     def lease_age_s(self) -> float:
         """For how long the lease has not been renewed, counted from before the last renewal was sent."""
-        return self._clock() - self._renewed_at
+        return self._clock() - self.renewed_at
+
+    @property
+    def run_s(self) -> float:
+        """For how long the lease had not lapsed when it was renewed last."""
+        return self.renewed_at - self._run_began
 
     async def run(self, *, task_status: trio.TaskStatus[RingView] = trio.TASK_STATUS_IGNORED) -> None:
         """Joins, enters the first view (with which it is started), and renews until it is cancelled.
@@ -218,7 +213,7 @@ class Membership:
                 reason, pause_s = str(error), self._retry_s
             else:
                 if answer.status == "joined":
-                    self._renewed_at = sent
+                    self._note_renewal(sent)
                     return answer
                 if answer.status == "refused":
                     raise RingError(_explain(self._cluster, *answer.details))
@@ -269,11 +264,16 @@ class Membership:
             _log.warning("no longer a member: joining again", cluster=self._cluster, epoch=view.epoch)
             answer = await self._join()
         else:
-            self._renewed_at = sent
+            self._note_renewal(sent)
         self._adopt(answer)
         members = answer.members or view.members
         if any(member.name == self._me.name and member.state != self._me.state for member in members):
             self._adopt(await self._scripts.state(self._me, self._seen))
+
+    def _note_renewal(self, sent: float) -> None:
+        if sent - self.renewed_at >= self._ttl_s:
+            self._run_began = sent
+        self.renewed_at = sent
 
     def _adopt(self, answer: Answer) -> None:
         if answer.members is not None:
@@ -288,8 +288,7 @@ class Membership:
         if answer.status == "stale":
             return
         self._compared = view.epoch
-        self._tables_agree = answer.status != "differs"
-        if not self._tables_agree:
+        if answer.status == "differs":
             self.disagreed.set()
             _log.error(
                 "table mismatch: another node computes another ring of these members; owning nothing",

@@ -9,11 +9,11 @@ in a worker thread when a view is built (ring/cluster/view.py).
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from hashlib import blake2b
+from typing import NamedTuple, Protocol
 
 from uhashring import HashRing
 
 from ring.protocol.names import SLOTS
-from ring.protocol.peer import MemberEntry
 
 ALGORITHM = "ketama80-bounded105-1"
 """Names what `place` computes, in Redis: nodes of another algorithm are refused."""
@@ -30,7 +30,23 @@ _MOST_UNITS = 8
 ring moves 0.02 to 0.05 of the slots more than it had to, and the time is bounded whatever people call 1."""
 
 
-def place(members: Iterable[MemberEntry]) -> list[str]:
+class Weighted(Protocol):
+    """What placement knows of a member."""
+
+    @property
+    def name(self) -> str:
+        """Unique among the members."""
+
+    @property
+    def weight(self) -> int:
+        """How much it should own, beside the others'."""
+
+    @property
+    def state(self) -> str:
+        """`draining`, or another."""
+
+
+def place(members: Iterable[Weighted]) -> list[str]:
     """The owner of each of the 16,384 slots, `NOBODY` everywhere if no member may own.
 
     A slot goes to the first member, clockwise from the slot's point, that is not full; a member is full at
@@ -38,9 +54,7 @@ def place(members: Iterable[MemberEntry]) -> list[str]:
     in the order of their numbers, which has nothing to do with their points: of the orders tried it moved as
     little as any.
     """
-    weights = {
-        member.name: member.weight for member in members if member.state != "draining" and member.weight > 0
-    }
+    weights = _weights(members)
     names = sorted(weights)
     if not names:
         return [NOBODY] * SLOTS
@@ -60,6 +74,35 @@ def place(members: Iterable[MemberEntry]) -> list[str]:
 def bound(weight: int, total: int) -> int:
     """The most slots that a member of this weight may own, where all weights sum to `total`."""
     return -(-21 * SLOTS * weight // (20 * total))
+
+
+class Fair(NamedTuple):
+    """What a member should have of the slots."""
+
+    slots: float
+    """Its share by weight."""
+    most: int
+    """Its bound."""
+
+
+def fair(members: Iterable[Weighted]) -> dict[str, Fair]:
+    """What each member should have, by name; (0, 0) for those that may own nothing. `place` comes near it."""
+    everyone = tuple(members)
+    weights = _weights(everyone)
+    total = sum(weights.values())
+    return {
+        member.name: Fair(SLOTS * weight / total, bound(weight, total))
+        if (weight := weights.get(member.name, 0))
+        else Fair(0.0, 0)
+        for member in everyone
+    }
+
+
+def _weights(members: Iterable[Weighted]) -> dict[str, int]:
+    """The weights of those that may own."""
+    return {
+        member.name: member.weight for member in members if member.state != "draining" and member.weight > 0
+    }
 
 
 def table_hash(owners: Sequence[str]) -> str:

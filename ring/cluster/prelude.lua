@@ -81,12 +81,13 @@ local function amend(name, field, value)
   return true
 end
 
--- Removes the members whose lease has lapsed; true if there were any. Where nobody has looked for a ttl, the server
--- was away or every node stood still: then a lapsed lease says nothing about its node, and gets another ttl.
+-- Removes the members whose lease has lapsed; true if there were any. Nodes renew three times a ttl: where nobody has
+-- looked for half of one, the server was away or every node stood still. Leases did not run meanwhile, and where that
+-- took a whole ttl, nodes may need as long to come back.
 local function sweep(ttl)
   local swept = tonumber(redis.call('HGET', EPOCH, 'swept'))
   redis.call('HSET', EPOCH, 'swept', whole(now))
-  local stalled = not swept or now > swept + ttl
+  local away = swept and math.max(0, now - swept) or ttl + 1
   -- A server that is short of memory may have dropped one key and kept the other.
   if redis.call('HLEN', MEMBERS) ~= redis.call('ZCARD', LEASES) then
     for _, name in ipairs(redis.call('HKEYS', MEMBERS)) do
@@ -104,14 +105,15 @@ local function sweep(ttl)
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '(' .. whole(now + ttl), '+inf')) do
     lease(name, ttl)
   end
-  local changed = false
-  for _, name in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', whole(now))) do
-    if stalled then
-      lease(name, ttl)
-    else
-      strike(name)
-      changed = true
+  if away > ttl / 2 then
+    local leases = redis.call('ZRANGE', LEASES, 0, -1, 'WITHSCORES')
+    for i = 1, #leases, 2 do
+      lease(leases[i], away > ttl and ttl or math.min(ttl, leases[i + 1] + away - now))
     end
   end
-  return changed
+  local lapsed = redis.call('ZRANGEBYSCORE', LEASES, '-inf', whole(now))
+  for _, name in ipairs(lapsed) do
+    strike(name)
+  end
+  return #lapsed > 0
 end

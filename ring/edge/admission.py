@@ -10,6 +10,7 @@ from time import time_ns
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from ring.edge.census import Census
 from ring.edge.gateway import Gateway
 from ring.edge.session import ClientSession
 from ring.protocol import client
@@ -79,6 +80,7 @@ class Admission:
         self.open = False  # the node opens and closes it
         self.refused: dict[ErrorCode, int] = {}
         self._authentication = authentication
+        self.census = gateway.census
         self._gateway = gateway
         self._origins = origins
         self._max_connections = max_connections
@@ -99,7 +101,7 @@ class Admission:
             status = _STATUS.get(error.code, 400)
             if origin is not None and status in _CLOSES:
                 self.refused[error.code] = self.refused.get(error.code, 0) + 1
-                farewell = Farewell(error, _CLOSES[status])
+                farewell = Farewell(error, _CLOSES[status], self._gateway.census)
                 return Accept(farewell, _subprotocol(request, strict=False), 1024, self._gateway.output_bytes)
             return self._refuse(status, error.code, str(error))
         return Accept(
@@ -154,13 +156,15 @@ class Admission:
 class Farewell:
     """An endpoint that tells a browser why it may not come in."""
 
-    def __init__(self, error: RingError, close_code: CloseCode) -> None:
+    def __init__(self, error: RingError, close_code: CloseCode, census: Census) -> None:
         self._error = error
         self._close_code = close_code
+        self._census = census
 
     def on_open(self, socket: Socket) -> None:
         """Says it and closes."""
         code = self._error.code
+        self._census.turn_away(code)
         socket.send_text(client.encode(client.Error(code, str(self._error), code.retryable)))
         socket.close(self._close_code, code)
 
@@ -178,6 +182,7 @@ class Farewell:
 
     def on_close(self, code: int, reason: str) -> None:
         """Nothing is kept."""
+        self._census.closed[code] += 1
 
 
 _STATUS = {

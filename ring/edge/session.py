@@ -10,12 +10,15 @@ from typing import Any, Literal
 
 from msgspec import UNSET
 
+from ring.edge.early import has_room
 from ring.edge.gateway import Gateway
+from ring.edge.rooming import RoomCommand, obey
 from ring.mailbox.letter import By, Status
 from ring.mailbox.mailbox import Attachment
 from ring.protocol import client, peer
 from ring.protocol.codes import BadRequest, CloseCode, ErrorCode
 from ring.protocol.names import check_id, check_name, slot_of
+from ring.rooms.member import Member
 from ring.transport.socket import Socket
 from ring.transport.wheel import Timer
 
@@ -24,11 +27,6 @@ PING_S = 0.1
 
 WELCOME_S = 10.0
 """How long the owner may take to answer for a new session."""
-
-EARLY_FRAMES = 256
-"""What a client may send before its welcome."""
-EARLY_BYTES = 1024 * 1024
-"""The same in bytes; one frame is always kept."""
 
 EARLIER_EPOCHS = 8
 """Of so many epochs a session knows how far it got. What is unsettled of older ones comes again, marked."""
@@ -56,6 +54,7 @@ class ClientSession:
         "earlier",
         "expires_at",
         "handle",
+        "member",
         "owner",
         "pinged_epoch",
         "pinged_number",
@@ -104,6 +103,7 @@ class ClientSession:
         self.refs: dict[str, int] = {}
         self._gateway = gateway
         self._early: list[bytes] | None = None
+        self.member: Member | None = None  # from the first room command on
         self._timer: Timer | None = None  # until the welcome, then between pings that carry a sequence
         self._beat_timer: Timer | None = None
         self._alive = True
@@ -114,11 +114,17 @@ class ClientSession:
         """What the session is called; no other of the cluster ever is, in no life of the node."""
         return f"{self._gateway.node}.{self.sid:x}"
 
+    @property
+    def settled(self) -> bool:
+        """True if the client waits for no receipt and no answer."""
+        return not self.refs and (self.member is None or not self.member.unanswered)
+
     # --- the endpoint
 
     def on_open(self, socket: Socket) -> None:
         """Asks the owner for the session; the welcome is the first frame."""
         self.socket = socket
+        self._gateway.census.enter(self.name, self.address)
         self._timer = self._gateway.wheel.call_later(WELCOME_S, self._on_no_welcome)
         heartbeat_s = self._gateway.heartbeat_s
         # Spread, or all that connected in one second would be pinged in one second for ever.
@@ -130,7 +136,11 @@ class ClientSession:
         """A command."""
         self._alive = True
         if not self.welcomed:
-            self._keep(payload)
+            early = self._early = self._early or []
+            if has_room(early, payload):
+                early.append(payload)
+            else:
+                self.close(CloseCode.TRY_AGAIN_LATER, "too much before the welcome")
             return
         try:
             message = client.decode(payload)
@@ -160,7 +170,9 @@ class ClientSession:
             self._gateway.attachments.acknowledge(self)
 
     def on_drained(self) -> None:
-        """Nothing waits for room: the window bounds what is on its way."""
+        """Only rooms' messages wait for that: of direct ones, the window bounds what is on its way."""
+        if self.member is not None:
+            self.member.on_drained()
 
     def on_close(self, code: int, reason: str) -> None:
         """The connection is over."""
@@ -168,8 +180,12 @@ class ClientSession:
             if timer is not None:
                 timer.cancel()
         self._timer = self._beat_timer = None
+        self._gateway.census.leave(self.name, self.address, code)
         self._gateway.pending.drop(self)
         self._gateway.attachments.close(self, clean=code == CloseCode.NORMAL)
+        if self.member is not None:
+            self._gateway.rooms.close(self.member)
+            self.member = None
         self.socket = None
 
     # --- from the router
@@ -195,7 +211,7 @@ class ClientSession:
             resumed=resumed,
             heartbeat_s=gateway.heartbeat_s,
             server_time=round(time() * 1000),
-            limits=client.Limits(gateway.message_bytes, gateway.in_flight),
+            limits=client.Limits(gateway.message_bytes, gateway.in_flight, gateway.rooms.rooms_per_session),
             expires_at=UNSET if self.expires_at is None else round(self.expires_at * 1000),
         )
         self.socket.send_text(client.encode(welcome))
@@ -215,6 +231,7 @@ class ClientSession:
             self.earlier = [*self.earlier[1 - EARLIER_EPOCHS :], (self.sent_epoch, self.sent_number)]
         self.sent_epoch, self.sent_number = epoch, number
         socket.send_text(body)
+        self._gateway.census.delivered += 1
         if tracked and self.by == "pong" and self._timer is None:
             self._timer = self._gateway.wheel.call_later(PING_S, self._on_ping_over)
             self._gateway.due.append(self)
@@ -229,6 +246,7 @@ class ClientSession:
     ) -> None:
         """Tells the client what became of its message."""
         if self.socket is not None:
+            self._gateway.census.receipts[by or code or status] += 1
             receipt = client.Receipt(message_id, status, by or UNSET, code or UNSET, message or UNSET)
             self.socket.send_text(client.encode(receipt))
 
@@ -291,6 +309,10 @@ class ClientSession:
         if frame_id is not None and self.socket is not None:
             self.socket.send_text(client.encode(client.Ok(frame_id)))
 
+    def on_room_command(self, message: RoomCommand) -> None:
+        """To join, to leave, or to publish."""
+        obey(self._gateway, self, message)
+
     def on_ping(self, message: client.Ping) -> None:
         """A client that cannot see pings asks whether the node is there."""
         if self.socket is not None:
@@ -315,17 +337,9 @@ class ClientSession:
 
     def _error(self, frame_id: str | None, code: ErrorCode, message: str) -> None:
         if self.socket is not None:
+            self._gateway.census.errors[code] += 1
             error = client.Error(code, message, code.retryable, UNSET if frame_id is None else frame_id)
             self.socket.send_text(client.encode(error))
-
-    def _keep(self, payload: bytes) -> None:
-        early = self._early
-        if early is None:
-            self._early = [payload]
-        elif len(early) < EARLY_FRAMES and sum(map(len, early)) + len(payload) <= EARLY_BYTES:
-            early.append(payload)
-        else:
-            self.close(CloseCode.TRY_AGAIN_LATER, "too much before the welcome")
 
     # --- time
 
@@ -371,6 +385,9 @@ _MAX_TTL_MS = 2**31
 
 _HANDLERS: dict[type, Callable[[ClientSession, Any], None]] = {
     client.Ack: ClientSession.on_ack,
+    client.Join: ClientSession.on_room_command,
+    client.Leave: ClientSession.on_room_command,
+    client.Publish: ClientSession.on_room_command,
     client.Ping: ClientSession.on_ping,
     client.Refresh: ClientSession.on_refresh,
 }

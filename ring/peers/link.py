@@ -19,9 +19,18 @@ import structlog
 import trio
 
 from ring.peers.proof import Handshake, ProofRefused
-from ring.peers.waiting import Backlog, Held
+from ring.peers.waiting import Backlog, Held, Traffic
 from ring.protocol.codes import CloseCode
-from ring.protocol.peer import BATCH_BYTES, SUBPROTOCOL, Batch, Item, MembersWanted, decode_batch, encode
+from ring.protocol.peer import (
+    BATCH_BYTES,
+    NEWEST_VERSION,
+    SUBPROTOCOL,
+    Batch,
+    Item,
+    MembersWanted,
+    decode_batch,
+    encode,
+)
 from ring.transport.socket import Socket
 from ring.transport.wheel import Timer, TimerWheel
 
@@ -105,17 +114,18 @@ class PeerLink:
         busy: True above `BUSY_BYTES`: no new messages may be accepted for it.
         timed_out: the other side has not proven itself in time.
         epoch: the highest that the other side has shown.
-        settled: set once the link is up or over.
-        over: set once the link is over.
+        version: of the peer protocol, the newest that both sides speak.
+        traffic: what it has carried.
+        settled, over: set once the link is up or over, and once it is over.
     """
 
     def __init__(self, home: Home, handshake: Handshake, *, name: str) -> None:
         self.name = name
         self.incarnation = ""
-        self.up = False
-        self.busy = False
-        self.timed_out = False
+        self.up = self.busy = self.timed_out = False
+        self.traffic = Traffic()
         self.epoch = 0
+        self.version = NEWEST_VERSION
         self.settled = trio.Event()
         self.over = trio.Event()
         self._home = home
@@ -181,6 +191,7 @@ class PeerLink:
             frame = encode(Batch(self._home.epoch, self._home.members_hash, items))
             if len(frame) <= BATCH_BYTES:
                 socket.send_binary(frame)
+                self.traffic.sent(len(items), len(frame))
                 urgent.clear()
                 data.clear()
                 return
@@ -192,7 +203,7 @@ class PeerLink:
     def _send_late(self, socket: Socket) -> None:
         home = self._home
         while self._late.bytes and socket.queued <= HIGH_WATER:
-            socket.send_binary(self._late.next_frame(home.epoch, home.members_hash))
+            socket.send_binary(self._late.next_frame(home.epoch, home.members_hash, self.traffic))
         self.busy = self.queued_bytes > BUSY_BYTES
         if self._farewell is not None and not self._late.bytes:
             socket.close(*self._farewell)
@@ -233,6 +244,7 @@ class PeerLink:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._quit(CloseCode.INVALID_DATA, "not a batch", f"sent no batch: {error}")
             return
+        self.traffic.received(len(batch.items), len(payload))
         home = self._home
         if batch.epoch == home.epoch and batch.members_hash == home.members_hash and not self._held:
             home.receiver.on_items(self, batch.items)
@@ -303,6 +315,7 @@ class PeerLink:
         peer = self._handshake.peer
         assert peer is not None
         self.name, self.incarnation, self.epoch = peer.name, peer.incarnation, peer.epoch
+        self.version = min(peer.newest, NEWEST_VERSION)
         self.up = True
         self._timer.cancel()
         self._timer = self._wheel.call_later(self._home.ping_s, self._ping)

@@ -1,7 +1,9 @@
-"""The links of a node: one to every other member of the ring, and to whoever proves to be joining it.
+"""The links of a node: one to every other member of the ring, and to guests.
 
-Of two nodes the lower name dials, and goes on dialling while the other is in its view. The other's
-listener asks `Mesh.door`. A mesh is told of every view by its node; the router finds links and sends.
+Of two members the lower name dials, and goes on dialling while the other is in its view. The other's
+listener asks `Mesh.door`. A guest is linked and no member: it is about to join, or was removed and lives on,
+as a gateway for its clients. It dials everybody itself, and so does a member that finds itself cut off
+(`dial_all`). A mesh is told of every view by its node; the router finds links and sends.
 """
 
 import errno
@@ -89,6 +91,7 @@ class Mesh:
         self._secret = secret
         self._members: dict[str, Member] = {}
         self._dials: dict[str, _Dial] = {}
+        self._dial_all = self._outside = False
         self._standing: set[PeerLink] = set()  # proven and not over: those in `links`, and those that retire
         self._complaints: dict[str, str] = {}
         self._linked = trio.Event()
@@ -101,7 +104,7 @@ class Mesh:
 
         "refused": its machine answers that nobody listens. "timeout": no answer, or no way there.
         "refused_by_peer": something answered, and no link came of it. None: not known (yet), as with an
-        unlinked peer of a lower name, since it is the one that dials.
+        unlinked peer of a lower name, since it is the one that dials but for `dial_all`.
         """
         if name in self.links:
             return "up"
@@ -128,10 +131,11 @@ class Mesh:
             self._nursery = None
             self._stopped = True
             for link in list(self.links.values()):
-                self._retire(link, "the node stops")
+                del self.links[link.name]
+                link.retire(CloseCode.GOING_AWAY, "the node stops")
 
     def update(self, view: RingView) -> None:
-        """Enters a view: links to its members, and to no others but those that are ahead of it.
+        """Enters a view: links to its members, and keeps those to guests.
 
         To be called once the router routes by it, since batches that have waited for it are handed on from
         here; not from within a call of the receiver.
@@ -150,23 +154,35 @@ class Mesh:
                 del self._dials[name]
         for link in list(self.links.values()):
             member = self._members.get(link.name)
-            if link.epoch > view.epoch:
-                continue  # it knows of a change that this view does not show yet
-            if member is None:
-                self._retire(link, "not a member of the ring")
-            elif member.incarnation != link.incarnation:
+            # One that is ahead knows of a change that this view does not show yet.
+            if link.epoch <= view.epoch and member is not None and member.incarnation != link.incarnation:
                 link.drop(f"the ring has another incarnation: {member.incarnation}")
-        for name, member in self._members.items():
-            if self._me.name < name and name not in self._dials:
-                dial = self._dials[name] = _Dial(member)
-                if self._nursery is not None:
-                    self._nursery.start_soon(self._keep_dialled, dial)
+        mine = view.member(self._me.name)
+        self._outside = mine is None or mine.incarnation != self._me.incarnation
+        self._choose_dials()
         for link in list(self._standing):
             link.release()
 
-    def _retire(self, link: PeerLink, reason: str) -> None:
-        del self.links[link.name]
-        link.retire(CloseCode.GOING_AWAY, reason)
+    def dial_all(self, wanted: bool) -> None:
+        """Has members of lower names dialled too, which leave it to themselves as long as all is well.
+
+        For a node whose lease has lapsed: it must know whether its peers can be reached. Where both sides
+        dial at the same time, the later link takes the place of the earlier one, and pauses of random length
+        end what comes of that.
+        """
+        if wanted != self._dial_all:
+            self._dial_all = wanted
+            self._choose_dials()
+
+    def _choose_dials(self) -> None:
+        for name, member in self._members.items():
+            wanted = self._me.name < name or self._outside or self._dial_all
+            if not wanted and name in self._dials:
+                self._dials.pop(name).scope.cancel()  # a link that stands, stands
+            elif wanted and name not in self._dials:
+                dial = self._dials[name] = _Dial(member)
+                if self._nursery is not None:
+                    self._nursery.start_soon(self._keep_dialled, dial)
 
     # Who comes
 
@@ -271,6 +287,8 @@ class Mesh:
                     linked = False
                 failures = 0 if linked else failures + 1
                 pause = min(FIRST_BACKOFF_S * 2**failures, LAST_BACKOFF_S)
+                if self._me.name > dial.member.name:
+                    pause = LAST_BACKOFF_S  # the other side dials too, if it can
                 await trio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads the dials, hides nothing
 
     async def _dial(self, dial: _Dial) -> bool:

@@ -150,8 +150,6 @@ class Handshake:
             return f"answers as {theirs.name!r}: check the peer address that {self._dials!r} advertises"
         if theirs.name == mine.name:
             return f"has this node's own name, {mine.name!r}: give each node a name of its own"
-        if self._dials is None and theirs.name > mine.name:
-            return f"{theirs.name!r} dials {mine.name!r}, but of two nodes the lower name dials"
         return None
 
     def _check_admitted(self, theirs: Hello) -> None:

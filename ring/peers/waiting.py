@@ -6,7 +6,16 @@ from collections.abc import Iterator
 import structlog
 from msgspec import Raw, Struct
 
-from ring.protocol.peer import BATCH_BYTES, Item, Members, MembersWanted, Receipt, encode
+from ring.protocol.peer import (
+    BATCH_BYTES,
+    Item,
+    Lease,
+    LeaseAsked,
+    Members,
+    MembersWanted,
+    Receipt,
+    encode,
+)
 
 FRAME_BYTES = 4 * 1024 * 1024
 """The longest frame that a peer reads. Only an item alone in its frame makes one beyond `BATCH_BYTES`."""
@@ -14,7 +23,7 @@ FRAME_BYTES = 4 * 1024 * 1024
 _ENVELOPE_BYTES = 32
 """More than a batch adds to its items."""
 
-_REGARDLESS = (Members, MembersWanted, Receipt)
+_REGARDLESS = (Lease, LeaseAsked, Members, MembersWanted, Receipt)
 """What does not depend on the ring, or is what it takes to enter it."""
 
 _logger = structlog.get_logger()
@@ -26,6 +35,33 @@ class _Encoded(Struct, array_like=True):
     epoch: int
     members_hash: int
     items: list[Raw]
+
+
+class Traffic:
+    """What one link, or all to one peer, have carried: frames (batches), the items in them, their bytes."""
+
+    __slots__ = ("bytes_in", "bytes_out", "frames_in", "frames_out", "items_in", "items_out")
+
+    def __init__(self) -> None:
+        self.frames_in = self.items_in = self.bytes_in = 0
+        self.frames_out = self.items_out = self.bytes_out = 0
+
+    def sent(self, items: int, size: int) -> None:
+        """Counts a batch that was given to the socket."""
+        self.frames_out += 1
+        self.items_out += items
+        self.bytes_out += size
+
+    def received(self, items: int, size: int) -> None:
+        """Counts a batch that came."""
+        self.frames_in += 1
+        self.items_in += items
+        self.bytes_in += size
+
+    def add(self, other: "Traffic") -> None:
+        """Adds what another link has carried."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 class Backlog:
@@ -53,8 +89,11 @@ class Backlog:
                 self.bytes += len(encoded)
             items.clear()
 
-    def next_frame(self, epoch: int, members_hash: int) -> bytes:
-        """Takes the next batch out of the lanes: as many items as `BATCH_BYTES` hold, or one longer one."""
+    def next_frame(self, epoch: int, members_hash: int, traffic: Traffic) -> bytes:
+        """Takes the next batch out of the lanes: as many items as `BATCH_BYTES` hold, or one longer one.
+
+        It is counted as sent.
+        """
         items: list[Raw] = []
         room = BATCH_BYTES - _ENVELOPE_BYTES
         for lane in (self._urgent, self._data):
@@ -65,7 +104,9 @@ class Backlog:
                 items.append(Raw(item))
             if lane:
                 break
-        return encode(_Encoded(epoch, members_hash, items))
+        frame = encode(_Encoded(epoch, members_hash, items))
+        traffic.sent(len(items), len(frame))
+        return frame
 
     def clear(self) -> None:
         """Drops what is in the lanes."""

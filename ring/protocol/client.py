@@ -6,7 +6,7 @@
 import json
 import re
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
@@ -35,6 +35,29 @@ class Ack(Struct, tag_field="type", tag="ack", gc=False):
     id: str | UnsetType | None = UNSET
 
 
+class Join(Struct, tag_field="type", tag="join", gc=False):
+    """Makes this session a member of a room; answered `ok` once all that is published from then on comes."""
+
+    id: str
+    room: str
+
+
+class Leave(Struct, tag_field="type", tag="leave", gc=False):
+    """Ends the membership; answered `ok`, or `not_joined`."""
+
+    id: str
+    room: str
+
+
+class Publish(Struct, tag_field="type", tag="publish", gc=False):
+    """A message to all members of a room, joined or not; this session gets a copy of it only with `echo`."""
+
+    id: str
+    room: str
+    data: Raw
+    echo: bool = False
+
+
 class Refresh(Struct, tag_field="type", tag="refresh", gc=False):
     """A new token for a session that stays."""
 
@@ -48,7 +71,7 @@ class Ping(Struct, tag_field="type", tag="ping", gc=False):
     id: str
 
 
-ClientMessage = Send | Ack | Refresh | Ping
+ClientMessage = Send | Ack | Join | Leave | Publish | Refresh | Ping
 
 
 class Limits(Struct, gc=False):
@@ -56,6 +79,7 @@ class Limits(Struct, gc=False):
 
     message_bytes: int
     in_flight: int
+    rooms: int = 0  # from a release that has none
 
 
 class Welcome(Struct, tag_field="type", tag="welcome", omit_defaults=True):
@@ -85,6 +109,16 @@ class Message(Struct, tag_field="type", tag="message", gc=False):
     redelivered: bool | UnsetType = UNSET
 
 
+class Room(Struct, tag_field="type", tag="room", gc=False):
+    """A message of a room that this session is a member of; `from` is null for a backend."""
+
+    room: str
+    from_: str | None = field(name="from")
+    id: str | None
+    data: Raw
+    sent_at: int
+
+
 class Receipt(Struct, tag_field="type", tag="receipt", gc=False):
     """What became of a direct message."""
 
@@ -102,12 +136,16 @@ class Ok(Struct, tag_field="type", tag="ok", gc=False):
 
 
 class Error(Struct, tag_field="type", tag="error", gc=False):
-    """The final answer to a frame that was refused; without `id` where it could not be attributed."""
+    """The final answer to a frame that was refused; without `id` where it could not be attributed.
+
+    With `room` it is about no frame: messages of that room may be missing.
+    """
 
     code: ErrorCode
     message: str
     retryable: bool
     id: str | UnsetType = UNSET
+    room: str | UnsetType = UNSET
 
 
 class Pong(Struct, tag_field="type", tag="pong", gc=False):
@@ -123,7 +161,7 @@ class Reconnect(Struct, tag_field="type", tag="reconnect", gc=False):
     reason: str
 
 
-ServerMessage = Welcome | Message | Receipt | Ok | Error | Pong | Reconnect
+ServerMessage = Welcome | Message | Room | Receipt | Ok | Error | Pong | Reconnect
 
 encode = msgspec.json.Encoder().encode
 """Any message of this module to the payload of a text frame."""
@@ -142,11 +180,9 @@ class _Head(Struct, gc=False):
 _decode_head = msgspec.json.Decoder(_Head).decode
 # RecursionError: a message nested deeper than msgspec reads, which skips what nobody wants by recursion too.
 _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_CLIENT_TYPES = frozenset(t.__struct_config__.tag for t in (Send, Ack, Refresh, Ping))
+_CLIENT_TYPES = frozenset(t.__struct_config__.tag for t in get_args(ClientMessage))
 _SEQ = re.compile("([0-9]{1,18})-([0-9]{1,18})")  # what MessagePack and Redis hold in 64 bits
-_SERVER_TYPES = frozenset(
-    t.__struct_config__.tag for t in (Welcome, Message, Receipt, Ok, Error, Pong, Reconnect)
-)
+_SERVER_TYPES = frozenset(t.__struct_config__.tag for t in get_args(ServerMessage))
 
 
 class Undecodable(BadRequest):

@@ -14,8 +14,10 @@ from ring.protocol.codes import ErrorCode
 SUBPROTOCOL = "ring.peer.v1"
 PEER_PATH = "/v1/peer"
 OLDEST_VERSION = 1
-NEWEST_VERSION = 1
-"""The range of peer protocols that this release speaks: one release back must work beside the current one."""
+NEWEST_VERSION = 2
+"""The range of peer protocols that this release speaks: one release back must work beside the current one. A
+node that does not know a kind of item cannot read the batch it is in: what came with version 2 (`LeaseAsked`,
+`Lease`) is sent to those alone that speak it."""
 BATCH_BYTES = 256 * 1024
 """At most this much is put into one frame: a longer one would make everything behind it wait."""
 
@@ -238,6 +240,17 @@ class ThisIs(Struct, array_like=True, tag=17):
     sessions: list[SessionEntry] | None
 
 
+class LeaseAsked(Struct, array_like=True, tag=19, gc=False):
+    """Asks when the receiver renewed its lease: the sender's own is about to lapse."""
+
+
+class Lease(Struct, array_like=True, tag=20, gc=False):
+    """Answers `LeaseAsked`: how old the lease is, and for how long it had not lapsed when it was renewed."""
+
+    age_ms: int
+    run_ms: int
+
+
 Item = (
     Send
     | Deliver
@@ -257,6 +270,8 @@ Item = (
     | Reconciled
     | WhoIs
     | ThisIs
+    | LeaseAsked
+    | Lease
 )
 
 

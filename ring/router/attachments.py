@@ -39,6 +39,10 @@ class Session(Protocol):
     refs: dict[str, int]  # of its messages without a receipt
 
     @property
+    def settled(self) -> bool:
+        """True if the client waits for no receipt and no answer."""
+
+    @property
     def name(self) -> str:
         """What the session is called: no other ever is."""
 

@@ -40,6 +40,8 @@ class Router:
         self._routing = routing
         self._mailboxes = mailboxes
         self._pending = pending
+        self.tracked = self.untracked = 0  # messages of this node's sessions, with and without a receipt
+        self.resent = 0  # times that one went again, marked, since no answer had come
         routing.handle(peer.Send, self._on_send)
         routing.handle(peer.Receipt, self._on_receipt)
         routing.handle(peer.Moved, self._on_moved)
@@ -49,6 +51,10 @@ class Router:
         slot = slot_of(send.to)
         if send.to == session.user:
             send.session = session.name
+        if receipt:
+            self.tracked += 1
+        else:
+            self.untracked += 1
         self.route(send, slot, self._pending.add(session, send) if receipt else None)
 
     def route(self, send: peer.Send, slot: int, held: Held | None) -> None:
@@ -88,6 +94,8 @@ class Router:
         """Sends a message without an answer once more, marked, since an owner may have it already."""
         if held.owner is not None:
             held.send.again = True
+        if held.send.again:
+            self.resent += 1
         self.route(held.send, slot_of(held.send.to), held)
 
     def notify(

@@ -72,6 +72,7 @@ class Transition:
         self._handing: deque[Mailbox] | None = None
         self._began = 0.0
         self._timer: Timer | None = None
+        self._suspended = False
         routing.handle(peer.Entered, self._on_entered)
         routing.handle(peer.Handed, self._on_handed)
         routing.handle(peer.HandOver, self._on_hand_over)
@@ -89,7 +90,8 @@ class Transition:
         gained = {slot for slot in changed if owners[slot] == me}
         lost = [slot for slot in changed if before[slot] == me]
         unsure: set[int] = set()
-        if routing.view is not None and routing.view.epoch != view.previous:
+        skipped = routing.view is not None and routing.view.epoch != view.previous
+        if skipped:
             # Epochs were skipped: another node may have owned in between what was, or still is, this node's.
             unsure = routing.losing.union(slot for slot in range(SLOTS) if before[slot] == me)
         kept = {slot for slot in unsure if owners[slot] == me}
@@ -113,6 +115,10 @@ class Transition:
             link.send(peer.Entered(view.epoch))
         self._attachments.move()
         self._router.move()
+        if skipped or view.member(me) is None:
+            # The members have let go of this node's sessions, as of one that is dead; or did so in between.
+            for link in routing.links.values():
+                self._attachments.link_up(link)
         self._handing = None
         self._began = now
         self.barrier.begin(view.epoch, peers, now)
@@ -137,6 +143,22 @@ class Transition:
             for gateway, send, routed in before.sends:
                 self._mailboxes.accept(gateway, send, routed)
 
+    def suspend(self) -> None:
+        """Serves no slot any more, and holds what comes: until `resume`, or a view that takes them."""
+        routing = self._routing
+        if self._suspended or routing.view is None:
+            return
+        self._suspended = True
+        for slot in range(SLOTS):
+            if routing.owners[slot] == routing.node and slot not in routing.held:
+                routing.held[slot] = HeldSlot(self.barrier.epoch)
+
+    def resume(self) -> None:
+        """Serves again what is this node's own, and first what was held."""
+        if self._suspended:
+            self._suspended = False
+            self.step()
+
     # --- steps
 
     def step(self) -> None:
@@ -156,9 +178,10 @@ class Transition:
             self._routing.losing.clear()
             for link in self._routing.links.values():
                 link.send(peer.Handed(self.barrier.epoch))
-        if self.barrier.may_release(now):
-            if silent := self.barrier.silent():
-                _log.warning("serving without having heard from all", epoch=self.barrier.epoch, silent=silent)
+        released = self.barrier.may_release(now)
+        if released and (silent := self.barrier.silent()):
+            _log.warning("serving without having heard from all", epoch=self.barrier.epoch, silent=silent)
+        if not self._suspended and (released or (self.barrier.released and self._routing.held)):
             self._release()
         if self.settled:
             self._on_settled()

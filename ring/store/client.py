@@ -7,37 +7,24 @@ tests/store/test_redis_py.py holds what is relied on.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-import structlog
 import trio
 from redis._parsers import Encoder
 from redis._parsers.response_callbacks import get_response_callbacks
-from redis.backoff import EqualJitterBackoff
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 from redis.commands import AsyncCoreCommands
 from redis.commands.core import AsyncScript
 from redis.event import EventDispatcher
 from trio.lowlevel import ParkingLot
 
-from ring.protocol.codes import BadRequest, RingError
+from ring.protocol.codes import BadRequest
 from ring.store.address import Address, parse_url
-from ring.store.connection import (
-    Connection,
-    NotSent,
-    ScriptMissing,
-    StoreUnavailable,
-    log_in,
-    open_stream,
-    pack,
-)
+from ring.store.connection import Connection, NotSent, ScriptMissing, StoreUnavailable, pack
+from ring.store.lasting import Lasting
 
 if TYPE_CHECKING:
     import redis.asyncio
-
-CONNECT_S = 5.0  # for dial, TLS and log-in together; a server that accepts and says nothing must not hold us
-BACKOFF = EqualJitterBackoff(base=0.04, cap=2.0)  # 20 to 40 ms at first, then twice as long, up to 2 s
 
 # Sent again once when the connection broke before the answer: these change nothing.
 _READ_ONLY = {
@@ -59,8 +46,6 @@ _SUSPECT = _UNSHARED | {"CLIENT", "XREAD", "XREADGROUP"}  # the latter by their 
 _ENCODER: Any = Encoder("utf-8", "strict", decode_responses=False)  # type: ignore[no-untyped-call]  # redis-py gives it no types
 _CALLBACKS = get_response_callbacks(3, legacy_responses=False)
 _EVENTS = EventDispatcher()
-
-_log: structlog.stdlib.BoundLogger = structlog.get_logger("ring.store")
 
 
 class Commands(AsyncCoreCommands):
@@ -114,7 +99,7 @@ def _is_unshared(name: str, args: tuple[Any, ...]) -> bool:
     return name in _UNSHARED
 
 
-class Redis(Commands):
+class Redis(Lasting[Connection], Commands):  # type: ignore[misc]  # redis-py's bases disagree among themselves
     """A server's commands for any number of tasks: `await redis.hgetall(key)`, `redis.pipeline()`, scripts.
 
     Replies are bytes. A command called while there is no connection waits for one; callers own the time-outs
@@ -141,13 +126,8 @@ class Redis(Commands):
         client_name: str,
         dial: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
     ) -> None:
-        super().__init__()
-        self.address = address
-        self.client_name = client_name
-        self.connections_made = 0
-        self.trouble = ""  # why there is no connection, one line without secrets; empty while there is one
-        self._dial = dial or partial(open_stream, address)
-        self._connection: Connection | None = None
+        Lasting.__init__(self, address, client_name=client_name, dial=dial)
+        Commands.__init__(self)
         self._waiting = ParkingLot()
         self._stopped = False
 
@@ -159,11 +139,6 @@ class Redis(Commands):
             BadRequest: the URL is malformed.
         """
         return cls(parse_url(url), client_name=client_name)
-
-    @property
-    def connected(self) -> bool:
-        """True while there is a connection that has logged in."""
-        return self._connection is not None and not self._connection.broken
 
     async def wait_connected(self) -> None:
         """Returns once there is a connection that has logged in.
@@ -191,54 +166,17 @@ class Redis(Commands):
             StoreRefused: credentials, rights, database or certificate are wrong; the message says what to do.
         """
         self._stopped = False
-        failures, before = 0, self.connections_made
         try:
-            while True:
-                made = self.connections_made
-                try:
-                    await self._hold(task_status if made == before else trio.TASK_STATUS_IGNORED)
-                except trio.TooSlowError:
-                    self._note_trouble(f"no answer within {CONNECT_S:g} s")
-                except (OSError, trio.BrokenResourceError, StoreUnavailable) as error:
-                    self._note_trouble(_reason(error))
-                failures = 0 if self.connections_made > made else failures + 1
-                # Bounded: 2 to the power of an outage of half an hour is no float any more.
-                await trio.sleep(BACKOFF.compute(min(failures, 10)))
+            await super().run(task_status=task_status)
         finally:
             self._stopped = True
             self._waiting.unpark_all()
 
-    async def _hold(self, task_status: trio.TaskStatus[None]) -> NoReturn:
-        """One connection, from the dial until it breaks, or until it could not be made."""
-        deadline = trio.current_time() + CONNECT_S
-        with trio.fail_at(deadline):
-            stream = await self._dial()
-        connection = Connection(stream)
-        refusal: RingError | trio.TooSlowError | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(connection.run)
-            try:
-                with trio.fail_at(deadline):
-                    await log_in(connection, self.address, client_name=self.client_name)
-            except (RingError, trio.TooSlowError) as error:
-                # Raised below: out of a nursery it would come in a group.
-                refusal = error
-                nursery.cancel_scope.cancel()
-            else:
-                self._connection = connection
-                self.connections_made += 1
-                self.trouble = ""
-                _log.info("store connected", store=str(self.address))
-                self._waiting.unpark_all()
-                task_status.started()
-        if refusal is not None:
-            raise refusal
-        raise StoreUnavailable("the connection to the store broke") from connection.cause
+    def _wrap(self, stream: trio.abc.Stream) -> Connection:
+        return Connection(stream)
 
-    def _note_trouble(self, reason: str) -> None:
-        if not self.trouble:  # once per outage
-            _log.warning("store away", store=str(self.address), reason=reason)
-        self.trouble = reason
+    def _begin(self, connection: Connection) -> None:
+        self._waiting.unpark_all()
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Sends one command; redis-py's command methods all end here."""
@@ -335,11 +273,3 @@ class Pipeline(Commands):
         if any(isinstance(reply, ScriptMissing) for reply in replies):
             connection.scripts.clear()  # someone flushed them: the next call loads them again
         return replies
-
-
-def _reason(error: BaseException) -> str:
-    """What is behind an error of the network, in one line."""
-    cause = error.__cause__ or error
-    while isinstance(cause, BaseExceptionGroup):  # one for each of the host's addresses
-        cause = cause.exceptions[0]
-    return " ".join(str(cause).split())

@@ -95,24 +95,27 @@ def error_reply(text: str) -> RingError:
     return StoreError(text)
 
 
-class _Slot:
-    """Where one reply goes, or `want` replies as a list."""
+class Slot:
+    """Where one reply goes, or `want` replies as a list; to nobody if there is no `task`."""
 
     __slots__ = ("got", "task", "want")
 
-    def __init__(self, want: int) -> None:
-        self.task: trio.lowlevel.Task | None = current_task()
+    def __init__(self, want: int, task: trio.lowlevel.Task | None) -> None:
+        self.task = task
         self.want = want
         self.got: list[Any] = []
 
     def abandon(self, _: object) -> Abort:
-        # The caller was cancelled. The slot stays in the queue, so that its reply is dropped when it comes.
+        """The caller was cancelled. The slot stays in the queue: its reply is dropped when it comes."""
         self.task = None
         return Abort.SUCCEEDED
 
 
 class Connection:
     """A stream to a server, ours until it breaks; `run` must be running for anything to happen.
+
+    A kind of connection that has more to say and to hear overrides `refill`, `pushed` and `deliver`
+    (subscriber.py). All three are plain functions, in the order of the bytes.
 
     Args:
         stream: connected, TLS done.
@@ -125,7 +128,7 @@ class Connection:
         self._stream = stream
         self._max_in_flight = max_in_flight
         self._reader = hiredis.Reader(replyError=error_reply, notEnoughData=_NOTHING)
-        self._pending: deque[_Slot] = deque()
+        self._pending: deque[Slot] = deque()
         self._in_flight = 0  # replies awaited by all of _pending
         self._out: list[bytes] = []
         self._out_bytes = 0
@@ -166,16 +169,27 @@ class Connection:
             await self._full.park()
         if self.cause is not None:
             raise NotSent("the connection to the store is gone; nothing was sent") from self.cause
-        slot = _Slot(want)
+        slot = Slot(want, current_task())
+        self.put(slot, data)
+        self.wake()
+        return await wait_task_rescheduled(slot.abandon)
+
+    def put(self, slot: Slot, data: bytes) -> None:
+        """Queues a command behind the others, however many wait, and where its reply goes."""
         self._pending.append(slot)
-        self._in_flight += want or 1
+        self._in_flight += slot.want or 1
         self._unsent += 1
         self._out.append(data)
         self._out_bytes += len(data)
+
+    def wake(self) -> None:
+        """Makes the writer look for what there is to send."""
         if (writer := self._writer) is not None:
             self._writer = None
             reschedule(writer)
-        return await wait_task_rescheduled(slot.abandon)
+
+    def refill(self) -> None:
+        """Called before each send, to `put` what should go with it."""
 
     def _is_full(self) -> bool:
         return self._in_flight >= self._max_in_flight or self._out_bytes >= MAX_QUEUED_BYTES
@@ -212,9 +226,11 @@ class Connection:
     async def _send(self) -> None:
         out = self._out
         while True:
+            self.refill()
             if not out:
                 self._writer = current_task()
                 await wait_task_rescheduled(self._stop_writer)
+                continue
             data = out[0] if len(out) == 1 else b"".join(out)
             out.clear()
             self._out_bytes = 0
@@ -228,6 +244,7 @@ class Connection:
 
     async def _receive(self) -> None:
         receive, feed, gets = self._stream.receive_some, self._reader.feed, self._reader.gets
+        deliver, pushed = self.deliver, self.pushed
         while True:
             data = await receive(RECEIVE_BYTES)
             if not data:
@@ -235,11 +252,17 @@ class Connection:
             self._received += 1
             feed(bytes(data))  # a bytearray if TLS: no copy of what is bytes
             while (reply := gets()) is not _NOTHING:
-                if type(reply) is not hiredis.PushNotification:  # nobody here asked for any
-                    self._deliver(reply)
+                if type(reply) is hiredis.PushNotification:
+                    pushed(reply)
+                else:
+                    deliver(reply)
             self._admit()
 
-    def _deliver(self, reply: Any) -> None:
+    def pushed(self, push: list[Any]) -> None:
+        """Takes what the server sends unasked; nobody here asked for that."""
+
+    def deliver(self, reply: Any) -> None:
+        """Takes a reply to the oldest command; whatever this raises ends the connection."""
         if not self._pending:
             # Who turns us away at the door (protected mode, too many clients) does not wait for HELLO.
             unasked = trio.BrokenResourceError("a reply that nobody asked for")
@@ -250,11 +273,14 @@ class Connection:
             if len(slot.got) < slot.want:
                 return
             reply = slot.got
-        self._pending.popleft()
-        self._in_flight -= slot.want or 1
+        self.settle()
         if (task := slot.task) is not None:
             slot.task = None
             reschedule(task, Error(reply) if isinstance(reply, Exception) else Value(reply))
+
+    def settle(self) -> None:
+        """Forgets the oldest command: its reply has come."""
+        self._in_flight -= self._pending.popleft().want or 1
 
     async def _watch(self) -> None:
         """Finds a dead peer: one that vanished without a FIN would leave callers waiting for ever."""

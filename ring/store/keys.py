@@ -11,6 +11,7 @@ class Keys:
     """The keys of one cluster.
 
     Those of membership share a hash tag, since scripts touch several: a Redis Cluster keeps them on one node.
+    The channels of rooms share none: there they are spread over the nodes.
 
     Args:
         cluster: the cluster's name, 1 to 64 of `A-Z a-z 0-9 _ . -`.
@@ -19,7 +20,7 @@ class Keys:
         BadRequest: the name is something else.
     """
 
-    __slots__ = ("cluster", "epoch", "geometry", "leases", "members", "table")
+    __slots__ = ("_room", "cluster", "epoch", "geometry", "leases", "members", "table")
 
     def __init__(self, cluster: str) -> None:
         if _CLUSTER.fullmatch(cluster) is None:
@@ -31,3 +32,18 @@ class Keys:
         self.epoch = tag + "epoch"
         self.geometry = tag + "geometry"
         self.table = tag + "table"
+        self._room = f"ring:{cluster}:room:".encode()
+
+    def channel(self, room: str) -> bytes:
+        """The Pub/Sub channel of a room."""
+        return self._room + room.encode()
+
+    def room(self, channel: bytes) -> str:
+        """The room whose channel this is.
+
+        Raises:
+            ValueError: it is no channel of a room of this cluster.
+        """
+        if not channel.startswith(self._room):
+            raise ValueError(f"{channel!r} is not the channel of a room of cluster {self.cluster}")
+        return channel[len(self._room) :].decode()

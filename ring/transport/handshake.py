@@ -155,10 +155,11 @@ class Arrival(_Handshake):
 
     Args:
         on_gone: called once when it, or the socket that it becomes, is gone.
+        refused: counts refusals.
         full: whether there are too many connections already: it is refused, politely.
     """
 
-    __slots__ = ("_door", "_full", "_on_gone", "_peername")
+    __slots__ = ("_door", "_full", "_on_gone", "_peername", "_refused")
 
     def __init__(
         self,
@@ -169,12 +170,14 @@ class Arrival(_Handshake):
         door: Door,
         peername: str,
         on_gone: Callable[[], None],
+        refused: dict[ErrorCode, int],
         full: bool,
     ) -> None:
         super().__init__(agenda, sock, time_out_s)
         self._door = door
         self._peername = peername
         self._on_gone: Callable[[], None] | None = on_gone
+        self._refused = refused
         self._full = full
 
     def on_ready(self, events: int) -> None:
@@ -232,6 +235,7 @@ class Arrival(_Handshake):
 
     def _refuse(self, status: int, code: ErrorCode, message: str, headers: Fields = ()) -> None:
         self._forget()
+        self._refused[code] = self._refused.get(code, 0) + 1
         try:
             # An answer is far smaller than an empty send buffer; what does not fit is not worth a wait.
             self._agenda.bytes_out += self._sock.send(refuse_response(status, code, message, headers))

@@ -5,6 +5,7 @@ import socket
 
 import structlog
 
+from ring.protocol.codes import ErrorCode
 from ring.transport.address import CannotListen, join_address, open_listener
 from ring.transport.agenda import ACCEPTS_PER_TICK, Agenda
 from ring.transport.handshake import Arrival, Door
@@ -25,6 +26,7 @@ class Listener:
     Attributes:
         address: the real "host:port".
         connections: how many of its connections are open, those in the handshake included.
+        refused: how many requests were answered with a refusal, by error code.
     """
 
     __slots__ = (
@@ -39,6 +41,7 @@ class Listener:
         "_troubled",
         "address",
         "connections",
+        "refused",
     )
 
     def __init__(
@@ -54,6 +57,7 @@ class Listener:
         self._on_gone = self._count_gone  # bound once: it is held by every connection
         self.address = join_address(self._sock.getsockname())
         self.connections = 0
+        self.refused: dict[ErrorCode, int] = {}
         self._listening = False
 
     def start(self) -> None:
@@ -114,6 +118,7 @@ class Listener:
             door=self._door,
             peername=peername,
             on_gone=self._on_gone,
+            refused=self.refused,
             full=full,
         )
 

@@ -116,6 +116,8 @@ class Output(ABC):
         """The kernel takes more: goes on with what it refused, then with what came behind."""
         if self._rest is None:  # it was dropped meanwhile
             return
+        if self.queued > self._peak:  # more has been queued behind it
+            self._peak = self.queued
         try:
             sent = self._sock.send(memoryview(self._rest)[self._sent :])
         except BlockingIOError:

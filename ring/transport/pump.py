@@ -6,6 +6,7 @@ wake-up, of a system call and of a batch is shared by everything that came in me
 
 import socket
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -18,6 +19,7 @@ from ring.transport.handshake import Departure, Door
 from ring.transport.listener import Listener
 from ring.transport.poller import EVENTS_PER_POLL, Poller, make_poller
 from ring.transport.socket import Endpoint
+from ring.transport.timing import TICK_BOUNDS_S, Timing
 from ring.transport.wheel import TimerWheel
 
 _logger = structlog.get_logger()
@@ -43,8 +45,10 @@ class Pump:
 
     Attributes:
         wheel: for the time-outs of whatever lives on the pump.
+        before_tick: called in order before anything is handled that came meanwhile, timers included.
         before_flush: called in order at the end of each tick, before its output is sent: the place to write
             what was collected during the tick. Whoever collects outside a tick calls `flush_soon`.
+        timing: of its ticks and timers.
     """
 
     def __init__(
@@ -55,12 +59,14 @@ class Pump:
         poller: Poller | None = None,
     ) -> None:
         self._clock = clock
+        self.timing = Timing(clock())
         self.wheel = TimerWheel(clock, on_earlier=self._set_alarm)
         self._agenda = Agenda(poller or make_poller(), self.wheel, patience or Patience())
         self._left: list[tuple[int, int]] = []  # events that the last tick had no time for
         self._alarm: trio.CancelScope | None = None  # what the wheel's task sleeps in
         self._listeners: list[Listener] = []  # those that wait are not on the selector, but have a descriptor
         self._closed = False
+        self.before_tick: list[Callable[[], None]] = []
         self.before_flush: list[Callable[[], None]] = []
 
     @property
@@ -87,6 +93,11 @@ class Pump:
     def messages_in(self) -> int:
         """Messages and control frames received."""
         return self._agenda.messages_in
+
+    @property
+    def greatest_lag_s(self) -> float:
+        """How late a timer fired at worst, of late."""
+        return self.timing.greatest_lag_s(self._clock())
 
     @property
     def connections(self) -> int:
@@ -214,8 +225,8 @@ class Pump:
 
     def _tick(self, work: list[tuple[int, int]]) -> None:
         """Handles as much of `work` as one tick may; the rest comes first in the next."""
-        agenda = self._agenda
-        agenda.in_tick = True
+        agenda, began = self._agenda, self._clock()
+        self._begin()
         agenda.ticks += 1
         agenda.events += len(work)
         agenda.upgrades_left = UPGRADES_PER_TICK
@@ -237,6 +248,17 @@ class Pump:
         self._left = work[done:] + agenda.again
         agenda.again.clear()
         self._settle()
+        timing, took = self.timing, self._clock() - began
+        timing.busy_s += took
+        timing.ticks[bisect_left(TICK_BOUNDS_S, took)] += 1
+
+    def _begin(self) -> None:
+        self._agenda.in_tick = True
+        for hook in self.before_tick:
+            try:
+                hook()
+            except Exception:
+                _logger.exception("a hook before the tick failed")
 
     def _settle(self) -> None:
         """The end of a tick: tells who must be told, sends what is to be sent, closes what can be closed."""
@@ -272,7 +294,8 @@ class Pump:
             try:
                 tell(code, reason)
             except Exception:
-                _logger.exception("an endpoint failed at its end")
+                endpoint = getattr(tell, "__self__", None)
+                _logger.exception("an endpoint failed at its end", endpoint=getattr(endpoint, "name", None))
 
     async def _flush_late(self) -> None:
         """Does what other tasks add outside the ticks: they wake it, without a system call."""
@@ -297,8 +320,11 @@ class Pump:
                 self._set_alarm()
                 await trio.sleep_forever()
             self._alarm = None
-            self._agenda.in_tick = True
-            self.wheel.advance(self._clock())
+            now, due = self._clock(), self.wheel.next_due()
+            if due is not None:
+                self.timing.fired(now, max(now - due, 0.0))
+            self._begin()
+            self.wheel.advance(now)
             self._settle()
 
     def _set_alarm(self) -> None:

@@ -340,7 +340,10 @@ class Socket(Output):
 
     def _on_endpoint_failed(self) -> None:
         """To be called from the `except` of a call to the endpoint."""
-        _logger.exception("an endpoint failed; its connection is closed", peername=self.peername)
+        name = getattr(self._endpoint, "name", None)  # what the session is called, or the peer
+        _logger.exception(
+            "an endpoint failed; its connection is closed", endpoint=name, peername=self.peername
+        )
         self._fail(CloseCode.INTERNAL_ERROR, "internal error")
 
     def _lose(self, reason: str) -> None:

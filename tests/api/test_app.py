@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from ring.api.app import NodeState, application, run
+from ring.api.metrics import Metric, Reading
 from ring.cluster.view import RingView
 from ring.protocol.codes import ErrorCode, RingError
 from ring.protocol.names import SLOTS, slot_of
@@ -59,8 +60,14 @@ class Facts:
     def figures(self) -> dict[str, float]:
         return {"sessions": 5, "users": 4, "lease_age_s": 0.5}
 
+    def readings(self) -> list[Reading]:
+        return [(Metric("ring_things_total", "counter", "things", (), "clients"), 3)]
+
     def links(self) -> dict[str, str]:
         return {"n2": "up"}
+
+    def sessions_by_slot(self) -> dict[int, int]:
+        return {5: 2, 16383: 1}
 
     async def whois(self, user: str) -> list[SessionEntry]:
         return await self.answer(user)
@@ -149,7 +156,13 @@ class TestRing:
         assert (second["name"], second["link"]) == ("n2", "up")
         assert (third["name"], third["link"]) == ("n3", "none")
 
-    @pytest.mark.parametrize("path", ["/v1/ring", "/v1/nodes", "/v1/users?user=bob"])
+    async def test_the_sessions_by_slot(self) -> None:
+        """What a change of the ring would move, without a word of who they are."""
+        async with served(Facts()) as http:
+            slots = (await http.get("/v1/slots")).json()
+        assert slots == {"epoch": 7, "sessions": {"5": 2, "16383": 1}}
+
+    @pytest.mark.parametrize("path", ["/v1/ring", "/v1/nodes", "/v1/slots", "/v1/users?user=bob"])
     async def test_before_there_is_one(self, path: str) -> None:
         """A node that is joining says so, in a way that can be tried again."""
         async with served(Facts(state="joining", view=None)) as http:
@@ -275,7 +288,7 @@ class TestErrors:
             "message": "the node failed at this; its log says why",
         }
         assert after.status_code == 200
-        [entry] = logs
+        [entry] = [log for log in logs if log["log_level"] == "error"]
         assert isinstance(entry["exc_info"], ZeroDivisionError)
         assert entry["path"] == "/v1/users"
 
@@ -288,7 +301,7 @@ class TestKey:
         """The ring is shown to nobody who lacks it; health checks need none."""
         headers = httpx.Headers({} if given is None else {b"Authorization": given.encode()})
         async with served(Facts(), KEY) as http:
-            for path in ("/v1/ring", "/v1/nothing"):
+            for path in ("/v1/ring", "/v1/slots", "/v1/nothing"):
                 response = await http.get(path, headers=headers)
                 assert response.status_code == 401
                 assert response.headers["www-authenticate"] == "Bearer"

@@ -9,9 +9,12 @@ import pytest
 import trio
 
 from ring.cli.conversation import Conversation, printable
-from ring.client import Client, ConnectionEnded, Message, Receipt
+from ring.client import Client, ConnectionEnded, Message, Receipt, RoomEnded, RoomGap, RoomMessage
+from ring.client.messages import Incoming
 from ring.protocol import client as wire
-from ring.protocol.codes import BadRequest, ErrorCode
+from ring.protocol.codes import BadRequest, ErrorCode, RingError
+
+COMMANDS = "* the commands are /to NAME, /join ROOM, /leave ROOM and /room ROOM"
 
 
 class ScriptedClient:
@@ -21,10 +24,12 @@ class ScriptedClient:
         self.node, self.owner = "n1", "n2"
         self.connected, self.reconnects = True, 0
         self.said: list[tuple[str, object]] = []
+        self.asked: list[tuple[str, str]] = []  # of rooms: what, which
+        self.refusals: dict[str, RingError] = {}  # of anything that concerns a room
         self.receipts: dict[object, Receipt | BadRequest] = {}
         self.hold = trio.Event()
         self.hold.set()
-        self.deliver, self._arrivals = trio.open_memory_channel[Message | ConnectionEnded](100)
+        self.deliver, self._arrivals = trio.open_memory_channel[Incoming | ConnectionEnded](100)
 
     async def send(self, to: str, data: object) -> Receipt:
         self.said.append((to, data))
@@ -34,7 +39,22 @@ class ScriptedClient:
             raise answer
         return answer
 
-    async def __aiter__(self) -> AsyncIterator[Message]:
+    async def join(self, room: str) -> None:
+        await self._ask("join", room)
+
+    async def leave(self, room: str) -> None:
+        await self._ask("leave", room)
+
+    async def publish(self, room: str, data: object) -> None:
+        await self._ask(f"publish {data}", room)
+
+    async def _ask(self, what: str, room: str) -> None:
+        self.asked.append((what, room))
+        await self.hold.wait()
+        if room in self.refusals:
+            raise self.refusals[room]
+
+    async def __aiter__(self) -> AsyncIterator[Incoming]:
         async for message in self._arrivals:
             if isinstance(message, ConnectionEnded):
                 raise message
@@ -47,15 +67,21 @@ def incoming(sender: str | None, data: object) -> Message:
     return Message(wire.Message(from_=sender, id="1", seq="1-1", data=raw, sent_at=0))
 
 
+def said_in(room: str, sender: str | None, data: object) -> RoomMessage:
+    """A message of a room."""
+    raw = msgspec.Raw(msgspec.json.encode(data))
+    return RoomMessage(wire.Room(room=room, from_=sender, id="1", data=raw, sent_at=0))
+
+
 class Terminal:
     """A conversation that runs: what is typed, and what is shown."""
 
-    def __init__(self, to: str | None = None) -> None:
+    def __init__(self, to: str | None = None, rooms: tuple[str, ...] = ()) -> None:
         self.client = ScriptedClient()
         self.shown: list[str] = []
         self._changed = trio.Event()
         self._reading, self._writing = os.pipe()
-        self._conversation = Conversation("alice", to, show=self._show, stdin=self._reading)
+        self._conversation = Conversation("alice", to, rooms, show=self._show, stdin=self._reading)
 
     def _show(self, line: str) -> None:
         self.shown.append(line)
@@ -146,9 +172,9 @@ async def test_lines(terminal: Terminal, typed: str | bytes, said: list[tuple[st
     ("typed", "note"),
     [
         ("hello\n", "* say who it is for, as in  bob: hello"),
-        ("/help\n", "* there is one command: /to NAME"),
-        ("/to\n", "* there is one command: /to NAME"),
-        ("/to  \n", "* there is one command: /to NAME"),
+        ("/help\n", COMMANDS),
+        ("/to\n", COMMANDS),
+        ("/to  \n", COMMANDS),
         (f"{'x' * 256}: hello\n", "* to: 1 to 255 bytes of UTF-8, not 256"),
         (f"/to {'x' * 256}\n", "* to: 1 to 255 bytes of UTF-8, not 256"),
     ],
@@ -178,6 +204,92 @@ async def test_receipts(terminal: Terminal, receipt: Receipt | BadRequest, note:
     assert await terminal.talk("bob: hello\n") == note
 
 
+@pytest.mark.parametrize(
+    ("to", "typed", "greeting", "said"),
+    [
+        (None, "hello\n", "* lines go to room a", [("publish hello", "a")]),
+        (None, "/room b\nhello\n", "* lines go to room a", [("publish hello", "b")]),
+        ("bob", "/room b\nhello\n", "* lines go to bob", [("publish hello", "b")]),
+        ("bob", "hello\n", "* lines go to bob", []),
+    ],
+)
+async def test_rooms_that_are_joined_at_once(
+    to: str | None, typed: str, greeting: str, said: list[tuple[str, str]]
+) -> None:
+    """Whom --room names are joined; lines go to the first of them, unless somebody is named."""
+    terminal = Terminal(to, ("a", "b"))
+    notes = await terminal.talk(typed)
+    assert terminal.shown[1] == greeting
+    assert sorted(notes) == ["* you are in room a", "* you are in room b"]
+    assert terminal.client.asked == [("join", "a"), ("join", "b"), *said]
+    assert terminal.client.said == ([] if said else [("bob", "hello")])
+    terminal.close()
+
+
+async def test_lines_in_rooms(terminal: Terminal) -> None:
+    """To join is to talk there, from the next line on; so is to name somebody, or another room."""
+    typed = "/join a\none\n/join b\ntwo\nbob: three\nfour\n/room  a \nfive\n/to bob\nsix\n"
+    notes = await terminal.talk(typed)
+    assert sorted(notes) == ["* you are in room a", "* you are in room b"]
+    assert terminal.client.asked == [
+        ("join", "a"),
+        ("publish one", "a"),
+        ("join", "b"),
+        ("publish two", "b"),
+        ("publish five", "a"),
+    ]
+    assert terminal.client.said == [("bob", "three"), ("bob", "four"), ("bob", "six")]
+
+
+async def test_after_leaving_a_room(terminal: Terminal) -> None:
+    """Lines are for nobody, if they were for it; to leave another one changes nothing."""
+    notes = await terminal.talk("/join a\n/join b\n/leave a\none\n/leave b\ntwo\n")
+    assert set(notes) == {
+        "* you are in room a",
+        "* you are in room b",
+        "* you left room a",
+        "* you left room b",
+        "* say who it is for, as in  bob: hello",
+    }
+    assert [what for what, _ in terminal.client.asked] == ["join", "join", "leave", "publish one", "leave"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "note"),
+    [
+        ("/join a\n", "* not in room a: no"),
+        ("/leave a\n", "* not left room a: no"),
+        ("/room a\nhello\n", "* not said in room a: no"),
+        (f"/join {'x' * 256}\n", "* room: 1 to 255 bytes of UTF-8, not 256"),
+    ],
+)
+async def test_what_is_refused_of_rooms(terminal: Terminal, typed: str, note: str) -> None:
+    """Is said, and the conversation goes on."""
+    terminal.client.refusals["a"] = RingError("no", code=ErrorCode.TOO_MANY_ROOMS)
+    assert await terminal.talk(typed) == [note]
+
+
+async def test_lines_are_not_for_a_room_that_refused(terminal: Terminal, nursery: trio.Nursery) -> None:
+    """Whoever is not in sees no answers: lines are for nobody then."""
+    terminal.client.refusals["a"] = RingError("no", code=ErrorCode.TOO_MANY_ROOMS)
+    nursery.start_soon(terminal.run)
+    terminal.type("/join a\n")
+    await terminal.until_shown("* not in room a: no")
+    terminal.type("hello\n")
+    await terminal.until_shown("* say who it is for, as in  bob: hello")
+    assert terminal.client.asked == [("join", "a")]
+    terminal.end()
+
+
+async def test_the_end_of_the_connection_while_a_room_is_asked_for(terminal: Terminal) -> None:
+    """Ends the conversation as it does elsewhere."""
+    terminal.client.refusals["a"] = ConnectionEnded("n1 closed with 4009: replaced")
+    terminal.type("/join a\n")
+    with trio.fail_after(5), pytest.raises(BaseExceptionGroup) as caught:
+        await terminal.run()
+    assert caught.group_contains(ConnectionEnded, match="4009")
+
+
 async def test_a_fate_that_never_comes(terminal: Terminal, autojump_clock: trio.testing.MockClock) -> None:
     """The end of input does not wait for ever."""
     terminal.client.hold = trio.Event()
@@ -197,7 +309,7 @@ async def test_a_slow_fate_does_not_hold_up_what_is_said_next(
     terminal.type("bob: one\n")
     terminal.type("two\n")
     terminal.type("/wait\n")
-    await terminal.until_shown("* there is one command: /to NAME")
+    await terminal.until_shown(COMMANDS)
     assert terminal.client.said == [("bob", "one"), ("bob", "two")]
     terminal.client.hold.set()
     terminal.end()
@@ -219,6 +331,41 @@ async def test_messages(
     nursery.start_soon(terminal.run)
     terminal.client.deliver.send_nowait(incoming(sender, data))
     await terminal.until_shown(shown)
+    terminal.end()
+
+
+@pytest.mark.parametrize(
+    ("incoming", "shown"),
+    [
+        (said_in("lobby", "bob", "hello"), "[lobby] bob: hello"),
+        (said_in("a\u202e", None, {"n": 1}), r'[a\x202e] (server): {"n":1}'),
+        (
+            RoomGap("a", "Redis was away"),
+            "* room a: something said there may be missing here: Redis was away",
+        ),
+        (RoomEnded("a", ErrorCode.FORBIDDEN, "not you"), "* you are no longer in room a: not you"),
+    ],
+)
+async def test_what_comes_of_rooms(
+    terminal: Terminal, nursery: trio.Nursery, incoming: Incoming, shown: str
+) -> None:
+    """Messages with the room they are of; what may be missing, and an end, as lines of the program's own."""
+    nursery.start_soon(terminal.run)
+    terminal.client.deliver.send_nowait(incoming)
+    await terminal.until_shown(shown)
+    terminal.end()
+
+
+async def test_lines_are_not_for_a_room_that_ended(terminal: Terminal, nursery: trio.Nursery) -> None:
+    """As for one that refused."""
+    nursery.start_soon(terminal.run)
+    terminal.type("/join a\n")
+    await terminal.until_shown("* you are in room a")
+    terminal.client.deliver.send_nowait(RoomEnded("a", ErrorCode.FORBIDDEN, "not you"))
+    await terminal.until_shown("* you are no longer in room a: not you")
+    terminal.type("hello\n")
+    await terminal.until_shown("* say who it is for, as in  bob: hello")
+    assert terminal.client.asked == [("join", "a")]
     terminal.end()
 
 

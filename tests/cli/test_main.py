@@ -24,7 +24,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Failing:
             await trio.lowlevel.checkpoint()
             raise error
 
-        monkeypatch.setattr("ring.node.serve", serve)
+        monkeypatch.setattr("ring.process.serve", serve)
 
     return fail_with
 
@@ -42,7 +42,17 @@ def test_version_is_quick() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
     )
     loaded = set(done.stdout.split())
-    assert not loaded & {"trio", "httpx", "rich", "redis", "starlette", "hypercorn", "uhashring", "ring.node"}
+    assert not loaded & {
+        "trio",
+        "httpx",
+        "rich",
+        "redis",
+        "starlette",
+        "hypercorn",
+        "uhashring",
+        "ring.node",
+        "ring.process",
+    }
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["serve", "--help"], ["bench", "-h"]])

@@ -22,7 +22,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         structlog.get_logger().info("here", password="x")
         settings_of.append(settings)
 
-    monkeypatch.setattr("ring.node.serve", node)
+    monkeypatch.setattr("ring.process.serve", node)
     return settings_of
 
 

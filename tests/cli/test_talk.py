@@ -13,8 +13,7 @@ from ring.cli import talk
 from ring.cli.main import main
 from ring.client import ConnectionEnded, Receipt
 from ring.protocol.codes import ErrorCode
-from tests.cli.canned import CannedNode
-from tests.cli.test_inspect import NOWHERE, entry, own, two_nodes
+from tests.cli.canned import NOWHERE, CannedNode, entry, own, two_nodes
 
 Output = pytest.CaptureFixture[str]
 
@@ -158,6 +157,26 @@ class TestChat:
         monkeypatch.setattr("ring.cli.conversation.Conversation.hold", hold)
         assert main(["chat", "--user", "alice", "--edge", "x:80", "--to", "bob"]) == 0
         assert held == ["n1"]
+
+    def test_rooms(self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As many as are named."""
+        given = []
+
+        async def hold(conversation: Any, client: object) -> None:
+            await trio.lowlevel.checkpoint()
+            given.append((conversation.user, list(conversation.rooms)))
+
+        monkeypatch.setattr("ring.cli.conversation.Conversation.hold", hold)
+        assert main(["chat", "--user", "alice", "--edge", "x:80"]) == 0
+        assert main(["chat", "--user", "alice", "--edge", "x:80", "--room", "a", "--room", "b"]) == 0
+        assert given == [("alice", []), ("alice", ["a", "b"])]
+
+    def test_malformed_names(self, cluster: Cluster, capsys: Output) -> None:
+        """Are refused before anything is tried."""
+        for option in ("--to", "--room"):
+            assert main(["chat", "--user", "alice", "--edge", "x:80", option, "x" * 256]) != 0
+            assert "1 to 255 bytes" in capsys.readouterr().err
+        assert cluster.connected == []
 
     def test_nobody_lets_one_in(
         self, cluster: Cluster, capsys: Output, monkeypatch: pytest.MonkeyPatch

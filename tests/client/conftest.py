@@ -3,6 +3,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.client.fake_node import FakeNode
+from tests.client.room_desk import Desk
 
 
 @pytest.fixture
@@ -21,3 +22,9 @@ async def loopback_node(nursery: trio.Nursery) -> FakeNode:
     fake = FakeNode(nursery)
     await fake.listen()
     return fake
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """The rooms of a client that is in none."""
+    return Desk()

@@ -17,10 +17,10 @@ from trio_websocket import (
     wrap_server_stream,
 )
 
-from ring.client import Client, Receipt
+from ring.client import Client, Message, Receipt, RoomEnded, RoomGap, RoomMessage
 from ring.client.wire import Address, Wire
 from ring.protocol import client as protocol
-from ring.protocol.codes import RingError
+from ring.protocol.codes import ErrorCode, RingError
 
 DEADLINE_S = 30.0
 
@@ -87,6 +87,39 @@ class Peer:
         message = await self.hear()
         assert isinstance(message, protocol.Send)
         return message
+
+    async def hear_join(self, room: str) -> str:
+        """The id of the client's next message, which asks to join the room."""
+        message = await self.hear()
+        assert isinstance(message, protocol.Join), message
+        assert message.room == room
+        return message.id
+
+    async def hear_leave(self, room: str) -> str:
+        """The id of the client's next message, which asks to leave the room."""
+        message = await self.hear()
+        assert isinstance(message, protocol.Leave), message
+        assert message.room == room
+        return message.id
+
+    async def hear_publish(self) -> protocol.Publish:
+        """The client's next message, which publishes."""
+        message = await self.hear()
+        assert isinstance(message, protocol.Publish), message
+        return message
+
+    async def grant(self, frame_id: str) -> None:
+        """The answer to a frame that is granted."""
+        await self.tell(protocol.Ok(id=frame_id))
+
+    async def refuse(self, frame_id: str, code: ErrorCode, message: str = "no") -> None:
+        """The answer to a frame that is not."""
+        await self.tell(protocol.Error(code, message, code.retryable, id=frame_id))
+
+    async def say(self, number: int, room: str = "lobby", sender: str | None = "bob") -> None:
+        """A message of a room whose data is its number."""
+        data = msgspec.Raw(str(number).encode())
+        await self.tell(protocol.Room(room=room, from_=sender, id=f"r{number}", data=data, sent_at=number))
 
     async def hear_ack(self) -> str:
         """The position of the client's next message, which is an acknowledgement."""
@@ -226,6 +259,36 @@ def answer(raw: bytes) -> Plan:
     return plan
 
 
+class Asking:
+    """A `join`, `leave` or `publish` that runs in the background."""
+
+    def __init__(self, nursery: trio.Nursery, ask: Callable[[], Awaitable[None]]) -> None:
+        self.scope = trio.CancelScope()
+        self._done = trio.Event()
+        self._error: RingError | None = None
+        nursery.start_soon(self._run, ask)
+
+    @property
+    def done(self) -> bool:
+        """Whether it has returned or raised."""
+        return self._done.is_set()
+
+    async def granted(self) -> None:
+        """Returns when it has returned, or raises what it raised."""
+        with trio.fail_after(DEADLINE_S):
+            await self._done.wait()
+        if self._error is not None:
+            raise self._error
+
+    async def _run(self, ask: Callable[[], Awaitable[None]]) -> None:
+        with self.scope:
+            try:
+                await ask()
+            except RingError as error:
+                self._error = error
+        self._done.set()
+
+
 class Sending:
     """A `send` that runs in the background."""
 
@@ -261,4 +324,27 @@ class Sending:
 async def take(client: Client, count: int) -> list[object]:
     """The data of the next messages."""
     with trio.fail_after(DEADLINE_S):
-        return [(await anext(client)).data for _ in range(count)]
+        return [(await take_message(client)).data for _ in range(count)]
+
+
+async def take_message(client: Client) -> Message:
+    """The next of all that comes, which is a direct message."""
+    message = await anext(client)
+    assert isinstance(message, Message)
+    return message
+
+
+async def be_in(client: Client, peer: Peer, *rooms: str) -> None:
+    """Joins rooms, which the node grants."""
+    for room in rooms:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.join, room)
+            await peer.grant(await peer.hear_join(room))
+
+
+async def next_of_room(client: Client) -> RoomMessage | RoomGap | RoomEnded:
+    """The next of all that comes, which is of a room."""
+    with trio.fail_after(DEADLINE_S):
+        incoming = await anext(client)
+    assert not isinstance(incoming, Message)
+    return incoming

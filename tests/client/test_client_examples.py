@@ -3,6 +3,7 @@
 import ast
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import trio
 
 import ring
 from ring.protocol import client as protocol
-from ring.protocol.codes import CLOSINGS
+from ring.protocol.codes import CLOSINGS, ErrorCode
 from tests.client.fake_node import DEADLINE_S, FakeNode
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -63,6 +64,38 @@ async def test_echo_bot(loopback_node: FakeNode, nursery: trio.Nursery) -> None:
     assert reason.code == 1000
 
 
+async def test_room(loopback_node: FakeNode, nursery: trio.Nursery) -> None:
+    """It joins the room, says hello in it, shows what others say and what may be missing; and ends well."""
+    node = loopback_node
+    command = [sys.executable, str(EXAMPLES / "room.py"), node.url, "alice", "lobby"]
+    shown = b""
+    with trio.fail_after(DEADLINE_S):
+        process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
+        peer = await node.peer()
+        await peer.grant(await peer.hear_join("lobby"))
+        said = await peer.hear_publish()
+        assert (said.room, msgspec.json.decode(said.data)) == ("lobby", {"text": "Hello, this is alice."})
+        await peer.grant(said.id)
+        await peer.message(1)
+        await peer.say(2)
+        gap = protocol.Error(ErrorCode.ROOMS_UNAVAILABLE, "Redis was away", retryable=True, room="lobby")
+        await peer.tell(gap)
+        assert process.stdout is not None
+        async with process.stdout as output:
+            while shown.count(b"\n") < 3:
+                shown += await output.receive_some()
+            process.send_signal(signal.SIGINT)
+            assert await peer.hear_ack() == "1-1"
+            reason = await peer.hear_end()
+        assert await process.wait() == 0
+
+    assert (
+        shown == b"to me alone, from bob: 1\nlobby: bob: 2\nlobby: something may be missing: Redis was away\n"
+    )
+    assert reason is not None
+    assert reason.code == 1000
+
+
 def test_code_in_the_guide_compiles() -> None:
     """What the guide shows is Python."""
     blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
@@ -77,7 +110,12 @@ def test_guide_tells_of_everything_public() -> None:
     names = [
         f"ring.{name}" for name in ring.__all__ if name not in {"__version__", "Client", "Message", "Receipt"}
     ]
-    for value, public in (("client", ring.Client), ("message", ring.Message), ("receipt", ring.Receipt)):
+    for value, public in (
+        ("client", ring.Client),
+        ("message", ring.Message),
+        ("message", ring.RoomMessage),
+        ("receipt", ring.Receipt),
+    ):
         names += [f"{value}.{name}" for name in dir(public) if not name.startswith("_")]
     missing = {name for name in names if name not in text}
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from ring.client import inbox as inbox_module
 from ring.client.inbox import BUFFER_BYTES, OVERHEAD_BYTES, WINDOW, Inbox
+from ring.client.messages import Message
 from ring.protocol import client as protocol
 
 
@@ -16,6 +17,12 @@ def _message(
     return protocol.Message(from_=sender, id=name, seq=seq, data=msgspec.Raw(text), sent_at=0)
 
 
+def _taken(inbox: Inbox) -> Message:
+    message = inbox.take()
+    assert isinstance(message, Message)
+    return message
+
+
 def test_messages_are_taken_in_the_order_they_came() -> None:
     """First come, first taken."""
     inbox = Inbox()
@@ -23,7 +30,7 @@ def test_messages_are_taken_in_the_order_they_came() -> None:
     assert inbox.offer(_message("b", "1-2"), 1)
 
     assert len(inbox) == 2
-    assert [inbox.take().id, inbox.take().id] == ["a", "b"]
+    assert [_taken(inbox).id, _taken(inbox).id] == ["a", "b"]
     assert not inbox
 
 
@@ -102,7 +109,7 @@ def test_new_session_is_acknowledged_only_what_it_brought() -> None:
     assert inbox.position == "1-1"
     assert inbox.unacknowledged == 0
 
-    assert inbox.take().id == "b"
+    assert _taken(inbox).id == "b"
     assert inbox.unacknowledged == 0
     assert not inbox.offer(_message("b", "1-2"), 1)
     assert inbox.acknowledged() == "1-2"
@@ -199,7 +206,7 @@ def test_each_message_once_in_order_and_never_acknowledged_early(
             session.append((f"1-{seqs}", key))
         elif what == "take":
             for _ in range(min(number, len(inbox))):
-                got = inbox.take()
+                got = _taken(inbox)
                 assert got.id is not None
                 taken.append((got.sender, got.id))
         else:

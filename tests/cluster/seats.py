@@ -79,6 +79,12 @@ class Seat(Membership):
         with self.scope:
             await self.run(task_status=task_status)
 
+    @property
+    def member(self) -> bool:
+        """Whether this life of the node is in its own view."""
+        mine = self._view.member(self._me.name) if self._view is not None else None
+        return mine is not None and mine.incarnation == self._me.incarnation
+
     async def drain(self) -> None:
         """Drains within the time that a test has."""
         with trio.fail_after(5):
@@ -165,6 +171,11 @@ class Ring:
         """Moves the time."""
         assert self.scripts.now_ms is not None
         self.scripts.now_ms += ms
+
+    async def watched(self, ms: int) -> None:
+        """Moves the time, in which somebody has looked at the leases again and again."""
+        self.later(ms)
+        await self.redis.hset(self.keys.epoch, "swept", str(self.scripts.now_ms))
 
     def view(self, answer: Answer) -> RingView:
         """What a node that got this answer routes by (its table is not of interest)."""

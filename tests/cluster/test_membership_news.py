@@ -24,7 +24,7 @@ async def test_news_from_a_peer_are_entered_while_the_server_is_away(cluster: Cl
     seat.offer(Members(epoch, [node("n1"), node("n2")]))
     view = await seat.until_names("n1", "n2")
     assert view.epoch == epoch
-    assert seat.owning
+    assert seat.member
     cable.mend()
     await seat.until(lambda view: view.epoch > epoch)
 
@@ -53,7 +53,7 @@ async def test_a_node_that_has_not_joined_hears_nothing(redis_url: str) -> None:
     seat = Seat(Redis.from_url(redis_url, client_name="tests"), node("n1"), ttl_s=SLOW)
     seat.heard(1, 1)
     seat.offer(Members(1, []))
-    assert not seat.owning
+    assert not seat.member
 
 
 async def test_other_members_of_the_same_epoch_are_settled_by_the_server(cluster: Cluster) -> None:
@@ -85,9 +85,9 @@ async def test_a_node_that_misses_itself_in_an_offer_joins_again(cluster: Cluste
     seat.offer(Members(reading.view.epoch, list(reading.view.members)))
     without = await seat.until_names("n2")
     assert without.epoch == reading.view.epoch
-    assert not seat.owning
+    assert not seat.member
     await seat.until_names("n1", "n2")
-    assert seat.owning
+    assert seat.member
 
 
 async def test_another_incarnations_slots_are_not_owned(cluster: Cluster) -> None:
@@ -97,7 +97,7 @@ async def test_another_incarnations_slots_are_not_owned(cluster: Cluster) -> Non
     cable.cut()
     seat.offer(Members(seat.view.epoch + 1, [replace(node("n1", "i2"), weight=9)]))
     await seat.until(lambda view: view.members[0].incarnation == "i2")
-    assert not seat.owning
+    assert not seat.member
     assert seat._me.weight == 1
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ring.cluster.placement import ALGORITHM, NOBODY, bound, place, table_hash
+from ring.cluster.placement import ALGORITHM, NOBODY, Fair, bound, fair, place, table_hash
 from ring.protocol.names import SLOTS
 from ring.protocol.peer import MemberEntry
 
@@ -106,6 +106,18 @@ def test_128_members_are_within_their_bounds() -> None:
     counts = Counter(place(cluster(128)))
     assert len(counts) == 128
     assert max(counts.values()) <= bound(1, 128) == 135
+
+
+def test_what_would_be_fair() -> None:
+    """By weight, among those that may own; the bound is the one that placement keeps to."""
+    members = [member("a", 1), member("b", 3), member("c", 5, "draining"), member("d", 0)]
+    assert fair(iter(members)) == {
+        "a": Fair(SLOTS / 4, bound(1, 4)),
+        "b": Fair(SLOTS * 3 / 4, bound(3, 4)),
+        "c": Fair(0, 0),
+        "d": Fair(0, 0),
+    }
+    assert fair([]) == {}
 
 
 def test_draining_members_own_nothing() -> None:

@@ -26,13 +26,14 @@ class Model:
         self.epoch = max(self.epoch + 1, seen + 1, now // 1000)
 
     def sweep(self, now: int) -> bool:
-        stalled = self.swept is None or now - self.swept > TTL
+        away = TTL + 1 if self.swept is None else max(0, now - self.swept)
         self.swept = now
         lapsed = []
         for name, lapse in self.leases.items():
-            if lapse > now + TTL or (lapse <= now and stalled):
-                self.leases[name] = now + TTL
-            elif lapse <= now:
+            if away > TTL / 2:
+                lapse = now + TTL if away > TTL else lapse + away
+            self.leases[name] = min(lapse, now + TTL)
+            if self.leases[name] <= now:
                 lapsed.append(name)
         for name in lapsed:
             del self.leases[name], self.members[name]

@@ -73,7 +73,7 @@ async def test_a_lapsed_lease_ends_a_membership(ring: Ring) -> None:
     """Whoever renews removes those who have not, and the epoch rises; who is removed is told."""
     await ring.join(node("n1"))
     view = await ring.join(node("n2"))
-    ring.later(TTL - 1)
+    await ring.watched(TTL - 1)
     assert await ring.scripts.renew(node("n2"), view.epoch, view) == Answer("renewed")
     ring.later(1)
     answer = await ring.scripts.renew(node("n2"), view.epoch, view)
@@ -87,7 +87,7 @@ async def test_a_node_that_renews_late_is_not_removed_by_itself(ring: Ring) -> N
     """Its lease had lapsed, but nobody had taken note: it is alive."""
     await ring.join(node("n1"))
     view = await ring.join(node("n2"))
-    ring.later(TTL - 1)
+    await ring.watched(TTL - 1)
     await ring.scripts.renew(node("n2"), view.epoch, view)
     ring.later(500)
     assert await ring.scripts.renew(node("n1"), view.epoch, view) == Answer("renewed")
@@ -104,6 +104,19 @@ async def test_leases_are_extended_where_nobody_looked_for_a_ttl(ring: Ring) -> 
         ring.later(TTL // 3)
         answer = await ring.scripts.renew(node("n1"), view.epoch, view)
     assert ring.view(answer).names == ("n1",)
+
+
+@pytest.mark.parametrize(
+    ("away", "left"), [(TTL // 2, 1000), (TTL // 2 + 1, 2500), (TTL, 2500), (TTL + 1, TTL)]
+)
+async def test_leases_do_not_run_while_the_server_is_away(ring: Ring, away: int, left: int) -> None:
+    """Nobody could renew then; but half a ttl between two looks may be a node that is slow."""
+    await ring.join(node("n1"))
+    await ring.watched(500)
+    view = await ring.join(node("n2"))
+    ring.later(away)
+    await ring.scripts.renew(node("n2"), view.epoch, view)
+    assert (await ring.leases())["n1"] - 500 - away == left
 
 
 async def test_leases_do_not_outlive_a_clock_that_goes_back(ring: Ring) -> None:
@@ -137,7 +150,7 @@ async def test_a_live_nodes_name_is_waited_for(ring: Ring) -> None:
     ring.later(1000)
     assert await ring.scripts.join(node("n1", "i2"), 0) == Answer("wait", details=(TTL - 1000,))
     await ring.scripts.renew(node("n1"), view.epoch, view)
-    ring.later(TTL - 1)
+    await ring.watched(TTL - 1)
     assert (await ring.scripts.join(node("n1", "i2"), 0)).details == (1,)
     ring.later(1)
     taken = await ring.join(node("n1", "i2"))
@@ -154,7 +167,7 @@ async def test_who_waits_for_a_name_removes_others_that_lapsed(ring: Ring) -> No
     await ring.join(node("n1"))
     ring.later(1000)
     view = await ring.join(node("n2"))
-    ring.later(TTL - 1000)
+    await ring.watched(TTL - 1000)
     assert (await ring.scripts.join(node("n2", "i2"), 0)).status == "wait"
     assert await ring.names() == {"n2"}
     assert (await ring.scripts.renew(node("n2"), view.epoch, view)).epoch == view.epoch + 2
@@ -194,6 +207,7 @@ async def test_a_node_with_another_ttl_does_not_end_the_leases_of_others(ring: R
     view = await ring.join(node("n1"))
     ring.later(1)
     await ring.join(node("n2"))
+    await ring.watched(TTL - 2)
     stranger = Scripts(ring.redis, ring.keys, ttl_ms=10, now_ms=T0 + TTL)
     assert (await stranger.join(node("n3"), 0)).status == "refused"
     assert await ring.leases() == {"n2": 1 + TTL}

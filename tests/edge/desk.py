@@ -12,9 +12,13 @@ from ring.mailbox.pending import Pending
 from ring.protocol import peer
 from ring.protocol.codes import CloseCode
 from ring.protocol.names import SLOTS, slot_of
+from ring.protocol.websocket import Decoder
+from ring.rooms.policy import Policies
+from ring.rooms.rooms import Rooms
 from ring.router.attachments import Attachments
 from ring.router.router import Router
 from ring.router.routing import Routing
+from ring.store.keys import Keys
 from ring.transport.socket import Socket
 from ring.transport.wheel import TimerWheel
 
@@ -29,10 +33,19 @@ class FakeSocket:
         self.pings: list[bytes] = []
         self.closed: tuple[int, str] | None = None
         self.queued = 0
+        self.low_water = 0
+
+    @property
+    def open(self) -> bool:
+        return self.closed is None
 
     def send_text(self, payload: bytes) -> None:
         if self.closed is None:
             self.frames.append(msgspec.json.decode(payload))
+
+    def send_frame(self, frame: bytes) -> None:
+        for _, payload in Decoder(role="client", max_message=1 << 20).feed(frame):
+            self.send_text(payload)
 
     def ping(self, payload: bytes = b"") -> None:
         if self.closed is None:
@@ -131,6 +144,9 @@ class Desk:
         self.pending = Pending(clock=self.clock)
         self.attachments = Attachments(self.routing, self.mailboxes)
         self.router = Router(self.routing, self.mailboxes, self.pending)
+        self.rooms = Rooms(
+            node="n1", keys=Keys("test"), wheel=self.wheel, policies=Policies(), rooms_per_session=3
+        )
         self.due: list[ClientSession] = []
         self.gateway = Gateway(
             node="n1",
@@ -138,6 +154,7 @@ class Desk:
             attachments=self.attachments,
             mailboxes=self.mailboxes,
             pending=self.pending,
+            rooms=self.rooms,
             wheel=self.wheel,
             due=self.due,
             message_bytes=1000,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ring.edge.session import EARLY_BYTES, EARLY_FRAMES, WELCOME_S
+from ring.edge.early import EARLY_BYTES, EARLY_FRAMES
+from ring.edge.session import WELCOME_S
 from ring.protocol import peer
 from ring.protocol.client import MAX_DEPTH
 from ring.protocol.codes import CloseCode
@@ -28,7 +29,7 @@ class TestWelcome:
             "epoch": 7,
             "resumed": False,
             "heartbeat_s": 25.0,
-            "limits": {"message_bytes": 1000, "in_flight": 4},
+            "limits": {"message_bytes": 1000, "in_flight": 4, "rooms": 3},
         }
 
     def test_it_says_when_the_token_expires(self) -> None:

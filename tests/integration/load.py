@@ -1,5 +1,6 @@
 """A steady load on a cluster, and the books: what was sent, what was answered, what arrived, and when."""
 
+from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -39,6 +40,7 @@ class LibraryClient:
             self.first_session, self.first_node = client.session, client.node
             task_status.started()
             async for message in client:
+                assert isinstance(message, ring.Message)
                 assert isinstance(message.data, dict)
                 assert message.sender is not None
                 now = trio.current_time()
@@ -74,9 +76,14 @@ class Double:
 
 
 class Load:
-    """Clients of a cluster, by user; `run` has everybody send to everybody at random, until `stop`."""
+    """Clients of a cluster, by user; `run` has everybody send to everybody at random, until `stop`.
 
-    def __init__(self, seed: int) -> None:
+    Args:
+        seed: of the randomness.
+        pace: how much longer than usual everybody rests between two messages.
+    """
+
+    def __init__(self, seed: int, pace: float = 1.0) -> None:
         self.watch = Watch()
         self.raw: dict[str, RawClient] = {}
         self.library: dict[str, LibraryClient] = {}
@@ -84,6 +91,7 @@ class Load:
             0.0  # the longest that this program itself stood still: no figure is better than that
         )
         self._random = Random(seed)
+        self._pace = pace
         self._stopped = False
 
     @property
@@ -119,7 +127,7 @@ class Load:
         others = [user for user in self.users if user != client.user]
         while not self._stopped:
             client.send(self._random.choice(others))
-            await trio.sleep(pause_s * self._random.uniform(0.5, 1.5))  # the pace of the load
+            await trio.sleep(self._pace * pause_s * self._random.uniform(0.5, 1.5))  # the pace of the load
 
     async def _watch_stalls(self) -> None:
         while not self._stopped:
@@ -165,6 +173,17 @@ class Load:
                     doubles.append(Double(user, arrival))
                 seen.add((arrival.sender, arrival.n))
         return doubles
+
+    def unmarked(self) -> list[tuple[str, tuple[str, int]]]:
+        """What came more than once without a mark: one copy may, be it the later one, which was delayed."""
+        return [
+            (user, message)
+            for user, client in self.users.items()
+            for message, copies in Counter(
+                (arrival.sender, arrival.n) for arrival in client.arrivals if not arrival.redelivered
+            ).items()
+            if copies > 1
+        ]
 
     def disordered(self) -> list[tuple[str, Arrival, Arrival]]:
         """Neighbours in what one user has of another that came in another order than they were sent."""
@@ -213,4 +232,14 @@ class Load:
                 if self.users[arrival.sender].sent[arrival.n].at > fault_at
             )
             - fault_at
+        )
+
+    def served_since(self, recipients: Sequence[str], at: float) -> bool:
+        """Whether each of these has got a message that was sent after this time."""
+        return all(
+            any(
+                arrival.at > at and self.users[arrival.sender].sent[arrival.n].at > at
+                for arrival in reversed(self.users[user].arrivals)
+            )
+            for user in recipients
         )

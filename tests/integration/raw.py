@@ -129,6 +129,7 @@ class RawClient:
         self._sock: socket.socket | None = None
         self._last_seq: str | None = None  # that came
         self._unacknowledged: str | None = None  # that came in this session
+        self._standstill: trio.Event | None = None
 
     @property
     def welcome(self) -> wire.Welcome:
@@ -166,6 +167,16 @@ class RawClient:
     def _write_send(self, message_id: str, sent: Sent, *, again: bool, pad: str = "") -> None:
         data = msgspec.Raw(msgspec.json.encode(Text(sent.n, pad)))
         self.write(TEXT, wire.encode(wire.Send(to=sent.to, data=data, id=message_id, again=again)))
+
+    def stand_still(self) -> None:
+        """Reads nothing until `go_on`: what comes fills the kernel's buffers, and then the node's."""
+        self._standstill = trio.Event()
+
+    def go_on(self) -> None:
+        """Reads again."""
+        assert self._standstill is not None
+        self._standstill.set()
+        self._standstill = None
 
     # --- its life
 
@@ -244,6 +255,8 @@ class RawClient:
             if not self._ack_every_s and self._ack == "client":
                 self.acknowledge()
             self.watch.changed()
+            if self._standstill is not None:
+                await self._standstill.wait()
             try:
                 data = await stream.recv(_READ_BYTES)
             except ConnectionError:

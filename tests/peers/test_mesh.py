@@ -154,7 +154,7 @@ async def test_versions_that_do_not_meet_are_refused_and_named(
     make = one.mesh._make_link
 
     def hello_of_tomorrow(*arguments: object) -> object:
-        return msgspec.structs.replace(hello("demo", "n1", "i1", 5), oldest=2, newest=3)
+        return msgspec.structs.replace(hello("demo", "n1", "i1", 5), oldest=3, newest=4)
 
     with structlog.testing.capture_logs() as logs, monkeypatch.context() as patch:
 
@@ -167,8 +167,8 @@ async def test_versions_that_do_not_meet_are_refused_and_named(
         patch.setattr(one.mesh, "_make_link", make_link)
         for node in (one, other):
             node.mesh.update(view(5, one, other))
-        await until_logged(logs, "speaks peer protocol 2-3, this node 1-1")
-        await until_logged(logs, "speaks peer protocol 1-1, this node 2-3")
+        await until_logged(logs, "speaks peer protocol 3-4, this node 1-2")
+        await until_logged(logs, "speaks peer protocol 1-2, this node 3-4")
 
 
 async def test_a_dial_that_reaches_another_node_is_refused(nursery: trio.Nursery) -> None:

@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from msgspec import Raw, Struct
 
 from ring.protocol import client
-from ring.protocol.client import Ack, Ping, Refresh, Send, Undecodable, decode, decode_server
+from ring.protocol.client import (
+    Ack,
+    Join,
+    Leave,
+    Ping,
+    Publish,
+    Refresh,
+    Send,
+    Undecodable,
+    decode,
+    decode_server,
+)
 from ring.protocol.codes import BadRequest, ErrorCode
 
 modest = settings(max_examples=80, deadline=None)
@@ -39,6 +50,26 @@ def test_every_client_message() -> None:
     assert decode(b'{"type":"ack","seq":"7-1"}') == Ack("7-1")
     assert decode(b'{"type":"refresh","id":"r","token":"t"}') == Refresh("r", "t")
     assert decode(b'{"type":"ping","id":"p"}') == Ping("p")
+    assert decode(b'{"type":"join","id":"j","room":"r"}') == Join("j", "r")
+    assert decode(b'{"type":"leave","id":"l","room":"r"}') == Leave("l", "r")
+    publish = decode(b'{"type":"publish","id":"p","room":"r","data":[1, 2]}')
+    assert isinstance(publish, Publish)
+    assert (publish.id, publish.room, bytes(publish.data), publish.echo) == ("p", "r", b"[1, 2]", False)
+    echoed = decode(b'{"type":"publish","id":"p","room":"r","data":1,"echo":true}')
+    assert isinstance(echoed, Publish)
+    assert echoed.echo is True
+
+
+def test_a_node_without_rooms_is_understood() -> None:
+    """Its limits name none."""
+    limits = b'{"message_bytes":1,"in_flight":2}'
+    welcome = (
+        b'{"type":"welcome","user":"u","session":"s","device":"d","node":"n","owner":"n","epoch":1,'
+        b'"resumed":false,"heartbeat_s":1,"server_time":1,"limits":' + limits + b"}"
+    )
+    read = decode_server(welcome)
+    assert isinstance(read, client.Welcome)
+    assert read.limits == client.Limits(1, 2, 0)
 
 
 def test_unknown_fields_are_ignored() -> None:
@@ -74,7 +105,7 @@ def test_unknown_types_are_told_to_their_sender(kind: str) -> None:
     """A type that no release knows is `unknown_type`, with the frame's id and type."""
     error = refused(json.dumps({"type": kind, "id": "k1", "more": [1]}).encode())
     assert (error.code, error.id, error.type) == (ErrorCode.UNKNOWN_TYPE, "k1", kind)
-    assert str(error) == "unknown type; known: ack, ping, refresh, send"
+    assert str(error) == "unknown type; known: ack, join, leave, ping, publish, refresh, send"
 
 
 def test_an_unknown_type_without_an_id() -> None:
@@ -99,6 +130,10 @@ def test_an_unknown_type_without_an_id() -> None:
         b'{"type":"send","id":"k1","to":"b","data":1,"receipt":"yes"}',
         b'{"type":"send","id":"k1","to":"\xff","data":1}',
         b'{"type":"refresh","id":"k1"}',
+        b'{"type":"join","id":"k1"}',
+        b'{"type":"leave","id":"k1","room":7}',
+        b'{"type":"publish","id":"k1","room":"r"}',
+        b'{"type":"publish","id":"k1","room":"r","data":1,"echo":"yes"}',
     ],
 )
 def test_bad_messages_are_told_to_their_sender(payload: bytes) -> None:
@@ -176,16 +211,20 @@ def test_hostile_bytes_raise_nothing_else(noise: bytes, start: bytes) -> None:
     ("message", "wire"),
     [
         (
-            client.Welcome("u", "s", "d", "n1", "n2", 7, "gap", 20.0, 1, client.Limits(65536, 64)),
+            client.Welcome("u", "s", "d", "n1", "n2", 7, "gap", 20.0, 1, client.Limits(65536, 64, 100)),
             (
                 '{"type":"welcome","user":"u","session":"s","device":"d","node":"n1","owner":"n2","epoch":7,'
                 '"resumed":"gap","heartbeat_s":20.0,"server_time":1,'
-                '"limits":{"message_bytes":65536,"in_flight":64}}'
+                '"limits":{"message_bytes":65536,"in_flight":64,"rooms":100}}'
             ),
         ),
         (
             client.Message(None, None, "7-1", Raw(b"[1]"), 5, redelivered=True),
             '{"type":"message","from":null,"id":null,"seq":"7-1","data":[1],"sent_at":5,"redelivered":true}',
+        ),
+        (
+            client.Room("r", "alice", "m", Raw(b"[1]"), 5),
+            '{"type":"room","room":"r","from":"alice","id":"m","data":[1],"sent_at":5}',
         ),
         (
             client.Receipt("m", "delivered", "client"),
@@ -204,6 +243,10 @@ def test_hostile_bytes_raise_nothing_else(noise: bytes, start: bytes) -> None:
         (
             client.Error(ErrorCode.EXPIRED, "x", retryable=False, id="e"),
             '{"type":"error","code":"expired","message":"x","retryable":false,"id":"e"}',
+        ),
+        (
+            client.Error(ErrorCode.BUSY, "x", retryable=True, room="r"),
+            '{"type":"error","code":"busy","message":"x","retryable":true,"room":"r"}',
         ),
         (client.Pong("p"), '{"type":"pong","id":"p"}'),
         (client.Reconnect(250, "drain"), '{"type":"reconnect","after_ms":250,"reason":"drain"}'),

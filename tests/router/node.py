@@ -24,6 +24,8 @@ class FakeLink:
         self.name = name
         self.incarnation = incarnation
         self.busy = False
+        self.version = 2
+        self.epoch = 0
         self.queued_bytes = 0
         self.items: list[peer.Item] = []
         self.urgent: list[peer.Item] = []
@@ -60,6 +62,7 @@ class FakeSession(FakeSender):
     """A session that is attached, too."""
 
     sid = 0
+    settled = True
 
     def __init__(self, user: str, device: str = "phone") -> None:
         FakeSession.sid += 1

@@ -98,6 +98,10 @@ class Session:
         self.closed: int | None = None
 
     @property
+    def settled(self) -> bool:
+        return not self.refs
+
+    @property
     def name(self) -> str:
         return f"{self.node.name}.{self.sid}"
 

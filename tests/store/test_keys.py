@@ -4,6 +4,23 @@ from ring.protocol.codes import BadRequest
 from ring.store.keys import Keys
 
 
+def test_channels_of_rooms() -> None:
+    """A room's channel names cluster and room, adds no hash tag, and leads back to the room."""
+    keys = Keys("demo")
+    assert keys.channel("köln:{1}") == "ring:demo:room:köln:{1}".encode()
+    for room in ("a", "köln:{1}", "ring:demo:room:a"):
+        assert keys.room(keys.channel(room)) == room
+
+
+@pytest.mark.parametrize(
+    "channel", [b"", b"a", b"ring:demo2:room:a", b"ring:{demo}:table", b"ring:demo:rooma"]
+)
+def test_channels_of_others(channel: bytes) -> None:
+    """What is no room's channel in this cluster is refused."""
+    with pytest.raises(ValueError, match="cluster demo"):
+        Keys("demo").room(channel)
+
+
 def test_keys_share_one_hash_tag() -> None:
     """All keys of membership carry the cluster's name as their only hash tag, and no two are the same."""
     keys = Keys("demo")

@@ -16,6 +16,26 @@ HELLO = b"%1\r\n+proto\r\n:3\r\n"
 PONG = b"+PONG\r\n"
 
 
+def push(kind: bytes, channel: bytes, last: bytes) -> bytes:
+    """A push of three, its last part in RESP."""
+    return b">3\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n%s" % (len(kind), kind, len(channel), channel, last)
+
+
+def message(channel: bytes, payload: bytes) -> bytes:
+    """What a subscriber is sent when something is published."""
+    return push(b"message", channel, b"$%d\r\n%s\r\n" % (len(payload), payload))
+
+
+def joined(*channels: bytes) -> bytes:
+    """The answer to SUBSCRIBE."""
+    return b"".join(push(b"subscribe", channel, b":1\r\n") for channel in channels)
+
+
+def left(*channels: bytes) -> bytes:
+    """The answer to UNSUBSCRIBE."""
+    return b"".join(push(b"unsubscribe", channel, b":0\r\n") for channel in channels)
+
+
 class Call:
     """A task that runs `function`, and what came out of it."""
 

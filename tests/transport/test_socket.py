@@ -143,6 +143,22 @@ class TestMessages:
         await wait_all_tasks_blocked()
         assert endpoint.heard_nothing()
 
+    async def test_what_was_queued_behind_what_is_backed_up_counts(self, pump: Pump) -> None:
+        """Also where neither it nor what was backed up before was above the mark alone."""
+        endpoint = Recorder()
+        wire, _ = await opened(pump, endpoint)
+        narrow(endpoint)
+        ws = endpoint.ws
+        ws.low_water = 200 * KIB
+        ws.send_binary(bytes(190 * KIB))
+        await wait_all_tasks_blocked()
+        assert 0 < ws.queued <= ws.low_water, "the kernel has refused some"
+        ws.send_binary(bytes(190 * KIB))
+        assert ws.queued > ws.low_water
+        for _ in range(2):
+            await wire.message()
+        await endpoint.hears("drained")
+
 
 class TestSlowConsumer:
     """The bound of the output."""

@@ -1,0 +1,208 @@
+"""Redis goes away, freezes, forgets: who talks directly does not notice; rooms are refused until it is back.
+
+Real processes, a real Redis, real signals, under load.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.integration.faulty import Record, Report, Site, site
+from tests.integration.room_client import rooms_are_refused, rooms_flow, told_of_the_gap
+
+NAMES = ("n1", "n2", "n3", "n4")
+TTL_S = 1.0
+OUTAGE_S = 3 * TTL_S
+HEAL_S = 2.0
+DEGRADED_S = 5.0  # until every node has found out
+SERVED_S = 5.0  # whom the dead owned, by their successors
+SILENCE_S = 1.0  # no message may take longer, but for what this program stands still itself
+
+
+def frozen(report: Report) -> bool:
+    """Serves, without Redis, in the ring that it has."""
+    return (report.status, report.state) == (200, "up") and "redis" in report.degraded
+
+
+async def bear(on: Site, record: Record, lasts_s: float) -> None:
+    """An outage of this length has begun: what holds in it is seen at its begin and at its end."""
+    noticed_s = await on.until("degraded", frozen, DEGRADED_S)
+    record("noticed", f"{noticed_s:.2f} s after")
+    for number in (1, 2):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rooms_are_refused, on.rooms.values())
+            for name in on.nodes:
+                nursery.start_soon(on.newcomer, name, number)
+        if number == 1:
+            left_s = on.fault_at + lasts_s - trio.current_time()
+            await on.stays("frozen", frozen, left_s, on.nodes)
+
+
+async def heal(on: Site, record: Record) -> None:
+    """Redis is back: soon all is as it was, rooms too."""
+    began = trio.current_time()
+    healed = {}
+
+    async def note(what: str, done: Callable[[], Awaitable[object]]) -> None:
+        await done()
+        healed[what] = trio.current_time() - began
+
+    with trio.move_on_after(2 * HEAL_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(note, "ring", partial(on.until_whole, 2 * HEAL_S))
+            nursery.start_soon(note, "rooms", partial(rooms_flow, on.rooms.values(), "lobby"))
+    for what in ("ring", "rooms"):
+        record(f"{what} whole", f"{healed[what]:.2f} s after its return" if what in healed else "not")
+    assert set(healed) == {"ring", "rooms"}
+    assert max(healed.values()) < HEAL_S
+    stored = (await on.store.read()).view
+    assert (list(stored.names), stored.epoch) == (sorted(on.nodes), await on.epoch())
+
+
+def assert_nobody_noticed(on: Site) -> None:
+    """Nobody who talks directly has been cut, kept waiting, or had anything lost, doubled or reordered."""
+    assert on.under_way
+    on.assert_nobody_was_cut()
+    on.assert_all_was_delivered()
+    on.assert_once_and_in_order()
+    assert on.longest_s() < SILENCE_S + on.load.stalled_s
+
+
+async def test_redis_is_away_for_half_a_minute(tmp_path: Path, record: Record) -> None:
+    """100 users on 4 nodes talk on through ten leases; then it is as if nothing had been."""
+    options = ("--ttl-s", "3")
+    async with site(tmp_path, NAMES, *options, deadline_s=180, pace=6, raw=20, library=5) as on:
+        await rooms_flow(on.rooms.values(), "lobby")
+        epoch = await on.epoch()
+        await on.until_under_way()
+        on.fault()
+        await on.store.stop()
+        await bear(on, record, 30)
+        await on.store.start()
+        await heal(on, record)
+        await told_of_the_gap(on.rooms.values(), "lobby")
+        await on.settle()
+
+        on.record(record)
+        assert_nobody_noticed(on)
+        on.assert_ring_stood_still()
+        assert await on.epoch() == epoch
+
+
+@pytest.mark.parametrize("outage_s", [0.0, OUTAGE_S])
+async def test_redis_comes_back_empty(tmp_path: Path, record: Record, outage_s: float) -> None:
+    """The nodes tell it what it has forgotten: at once, or after all leases would have lapsed."""
+    async with site(tmp_path, NAMES, "--ttl-s", f"{TTL_S}") as on:
+        await rooms_flow(on.rooms.values(), "lobby")
+        epoch = await on.epoch()
+        await on.until_under_way()
+        on.fault()
+        await on.store.stop()
+        on.store.empty()
+        if outage_s:
+            await bear(on, record, outage_s)
+        await on.store.start()
+        await heal(on, record)
+        await told_of_the_gap(on.rooms.values(), "lobby")
+        await on.settle()
+
+        on.record(record)
+        assert_nobody_noticed(on)
+        on.assert_ring_stood_still()
+        assert await on.epoch() > epoch
+
+
+@pytest.mark.parametrize("since", ["a node joined", "a node left"])
+async def test_redis_comes_back_with_an_older_copy(tmp_path: Path, record: Record, since: str) -> None:
+    """What has happened since holds: who joined is no stranger, who left is no ghost; epochs only rise."""
+    async with site(tmp_path, NAMES[:3], "--ttl-s", f"{TTL_S}") as on:
+        if since == "a node joined":
+            await on.store.copy()
+            await on.start("n4")
+            await on.until_whole(DEGRADED_S)
+        else:
+            await on.start("n4")
+            await on.until_whole(DEGRADED_S)
+            await on.store.copy()
+            await on.nodes.pop("n4").process.stop()
+            await on.until_whole(DEGRADED_S)
+        epoch = await on.epoch()
+        await on.until_under_way()
+        on.fault()
+        await on.store.stop()
+        on.store.roll_back()
+        await on.store.start()
+        healed_s = await on.until_whole(HEAL_S)
+        stored = (await on.store.read()).view
+        await on.settle()
+
+        record("whole", f"{healed_s:.2f} s after its return")
+        on.record(record)
+        assert_nobody_noticed(on)
+        assert list(stored.names) == sorted(on.nodes)
+        assert stored.epoch == await on.epoch() > epoch
+
+
+@pytest.mark.parametrize("outage_s", [4.0, 13.0])
+async def test_redis_stands_still(tmp_path: Path, record: Record, outage_s: float) -> None:
+    """SIGSTOP: it takes connections and answers nothing, for longer than a lease, or than any patience."""
+    async with site(tmp_path, NAMES, "--ttl-s", f"{TTL_S}") as on:
+        await rooms_flow(on.rooms.values(), "lobby")
+        await on.until_under_way()
+        on.fault()
+        on.store.freeze()
+        await bear(on, record, outage_s)
+        on.store.thaw()
+        await heal(on, record)
+        await on.settle()
+
+        on.record(record)
+        assert_nobody_noticed(on)
+        on.assert_ring_stood_still()
+
+
+SURVIVORS = [("n1",), ("n3",), ("n1", "n3")]
+
+
+@pytest.mark.parametrize("survivors", SURVIVORS, ids=" ".join)
+async def test_nodes_die_while_redis_is_away(
+    tmp_path: Path, record: Record, survivors: tuple[str, ...]
+) -> None:
+    """Whoever dials them is refused: who survives is not cut off, and serves the users that it owns."""
+    names = NAMES[:3]
+    dead = [name for name in names if name not in survivors]
+    async with site(tmp_path, names, "--ttl-s", f"{TTL_S}", roaming=dead) as on:
+        await on.store.stop()
+        await on.until("degraded", frozen, DEGRADED_S)
+        await on.stays("frozen", frozen, OUTAGE_S, names)
+        await on.until_under_way()
+        on.fault()
+        for name in dead:
+            on.kill(name)
+        staying = [user for name in survivors for user in on.of_node(name)]
+        own = on.owned_by(survivors, staying)
+        assert own
+        killed_at = on.fault_at
+        with trio.fail_after(SERVED_S):
+            await on.load.watch.until(lambda: on.load.served_since(own, killed_at))
+        served_s = trio.current_time() - killed_at
+        await on.stays("frozen", frozen, OUTAGE_S, survivors)
+        for name in survivors:
+            await rooms_are_refused([on.rooms[name]])
+        for name in dead:
+            del on.nodes[name]
+        await on.store.start()
+        healed_s = await on.until_whole(HEAL_S + 2 * TTL_S)  # the dead had a lease as the others
+        await on.settle()
+
+        on.record(record)
+        record("served", f"{served_s:.3f} s after")
+        record("whole", f"{healed_s:.2f} s after the return of Redis")
+        assert on.under_way
+        on.assert_nobody_was_cut(survivors)
+        on.assert_one_answer_in_time(staying)
+        assert on.load.missing() == []
+        on.assert_doubles_are_marked()

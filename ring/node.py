@@ -273,6 +273,9 @@ class Node:
             self.transition.suspend()
         self._open_or_close()
         if standing == "isolated":
+            # What still lies in them would arrive when the network is back, behind what its senders repeat.
+            for link in tuple(self.mesh.links.values()):
+                link.drop("this node is cut off")
             for session in tuple(self.attachments.sessions.values()):
                 session.reconnect(randrange(ISOLATED_MS), "the node is cut off")  # noqa: S311 - nobody gains by it
 

@@ -14,7 +14,7 @@ import trio
 from ring.protocol.codes import ErrorCode, RingError
 from ring.store.client import Redis
 
-ANSWER_S = 5.0
+ANSWER_S = 4.5
 """How long a room command may go without its answer."""
 
 QUEUED_BYTES = 8 * 1024 * 1024

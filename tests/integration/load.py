@@ -1,6 +1,5 @@
 """A steady load on a cluster, and the books: what was sent, what was answered, what arrived, and when."""
 
-from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -173,17 +172,6 @@ class Load:
                     doubles.append(Double(user, arrival))
                 seen.add((arrival.sender, arrival.n))
         return doubles
-
-    def unmarked(self) -> list[tuple[str, tuple[str, int]]]:
-        """What came more than once without a mark: one copy may, be it the later one, which was delayed."""
-        return [
-            (user, message)
-            for user, client in self.users.items()
-            for message, copies in Counter(
-                (arrival.sender, arrival.n) for arrival in client.arrivals if not arrival.redelivered
-            ).items()
-            if copies > 1
-        ]
 
     def disordered(self) -> list[tuple[str, Arrival, Arrival]]:
         """Neighbours in what one user has of another that came in another order than they were sent."""

@@ -17,6 +17,7 @@ NAMES = ("n1", "n2", "n3", "n4")
 TTL_S = 1.0
 OUTAGE_S = 3 * TTL_S
 HEAL_S = 2.0
+BUSY_S = 1.0  # more, for a machine that does other things too
 DEGRADED_S = 5.0  # until every node has found out
 SERVED_S = 5.0  # whom the dead owned, by their successors
 SILENCE_S = 1.0  # no message may take longer, but for what this program stands still itself
@@ -57,7 +58,7 @@ async def heal(on: Site, record: Record) -> None:
     for what in ("ring", "rooms"):
         record(f"{what} whole", f"{healed[what]:.2f} s after its return" if what in healed else "not")
     assert set(healed) == {"ring", "rooms"}
-    assert max(healed.values()) < HEAL_S
+    assert max(healed.values()) < HEAL_S + BUSY_S
     stored = (await on.store.read()).view
     assert (list(stored.names), stored.epoch) == (sorted(on.nodes), await on.epoch())
 

@@ -118,10 +118,10 @@ def documented() -> set[str]:
     return set(re.findall(r"`((?:ring|process)_\w+)`", PAGE.read_text("utf-8")))
 
 
-def user_of(node: Node, stem: str = "user") -> str:
-    """A user whom this node owns."""
+def user_of(node: Node, stem: str = "user", *, owner: str | None = None) -> str:
+    """A user whom this node owns, or by its ring another."""
     users = (f"{stem} {number}" for number in count())
-    return next(user for user in users if node.routing.owners[slot_of(user)] == node.name)
+    return next(user for user in users if node.routing.owners[slot_of(user)] == (owner or node.name))
 
 
 @asynccontextmanager
@@ -384,21 +384,15 @@ async def test_draining(redis_url: str) -> None:
 async def test_busy_link(redis_url: str, tmp_path: Path) -> None:
     """A peer that stands still: what is for it waits, until no more is taken; then it goes on."""
     with trio.fail_after(DEADLINE_S):
-        async with (
-            nodes(redis_url, "n1", ttl_s=60.0) as cluster,
-            processes(redis_url, tmp_path, "--ttl-s", "60") as others,
-        ):
-            n1 = cluster["n1"]
+        async with processes(redis_url, tmp_path, "--ttl-s", "60") as others:
             (n2,) = await others.start("n2")
-            await n1.mesh.wait_linked(["n1", "n2"])
-            await until(lambda: n1.view is not None and len(n1.view.members) == 2)
-            theirs = next(
-                user
-                for user in (f"user {number}" for number in count())
-                if n1.routing.owners[slot_of(user)] == "n2"
-            )
-            async with probing(n1, *MOVES["busy_link"]) as probe, connected(n1, "alice") as alice:
-                await until(lambda: not n1.routing.links["n2"].queued_bytes)
+            async with (
+                nodes(redis_url, "n1", ttl_s=60.0) as cluster,  # which knows the other at once
+                probing(n1 := cluster["n1"], *MOVES["busy_link"]) as probe,
+                connected(n1, "alice") as alice,
+            ):
+                await n1.mesh.wait_linked(["n1", "n2"])
+                theirs = user_of(n1, owner="n2")
                 n2.freeze()
                 try:
                     sends = 0

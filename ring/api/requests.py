@@ -57,6 +57,6 @@ class Requests:
                     "request ended",
                     method=scope["method"],
                     path=scope["raw_path"].decode("latin-1")[:_PATH_CHARACTERS],
-                    status=status,  # null if the client had gone
+                    status=status,  # null if the node has stopped meanwhile
                     ms=round((monotonic() - began) * 1000, 1),
                 )

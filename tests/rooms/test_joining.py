@@ -124,6 +124,23 @@ async def test_leaving_ends_a_join_under_way(nursery: trio.Nursery) -> None:
     assert (house.of(alice).heard(), alice.unanswered) == ([], 0)
 
 
+async def test_a_join_that_was_answered_has_no_time_any_more(nursery: trio.Nursery) -> None:
+    """Who leaves and joins again at once is a member for good, whatever the first join had left of it."""
+    house = await House().open(nursery)
+    [alice] = await house.joined("lobby", "alice")
+    house.rooms.leave(alice, "lobby", "l")
+    house.subscriber.prompt = False
+    house.pass_time(ANSWER_S / 2)
+    house.rooms.join(alice, "lobby", "j")
+    house.of(alice).heard()
+    house.pass_time(ANSWER_S / 2 + 0.1)
+    assert alice.channels == {channel("lobby")}
+    house.subscriber.stand(channel("lobby"))
+    await settle()
+    assert house.of(alice).heard() == [OK]
+    assert house.rooms.memberships == 1
+
+
 async def test_a_session_that_ends_leaves_all(nursery: trio.Nursery) -> None:
     """Rooms, and joins under way, of which it hears nothing more."""
     house = await House(prompt=False).open(nursery)
@@ -225,7 +242,9 @@ class TestWithoutRedis:
         house.subscriber.stand(channel("lobby"))
         await settle()
         assert [frame["room"] for frame in house.of(alice).heard()] == ["lobby"]
-        assert house.rooms.memberships == 1
+        assert (house.rooms.memberships, alice.channels) == (1, {channel("lobby")})
+        house.rooms.close(alice)
+        assert (house.rooms.memberships, house.rooms.rooms) == (0, {})
 
     async def test_a_join_survives_a_short_break(self, nursery: trio.Nursery) -> None:
         """It waits as long as any: the subscription stands on the next connection."""

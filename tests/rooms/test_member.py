@@ -142,4 +142,5 @@ def test_a_closing_connection_gets_nothing() -> None:
     slow.socket.heard()
     slow.socket.open = False
     assert slow.offer(5) == 0
+    assert slow.socket.low_water == 1000, "nothing waits for it to be drained"
     assert slow.reads() == []

@@ -39,6 +39,22 @@ from tests.transport.wire import Wire, masked, request, until
 DEADLINE_S = 120
 PAGE = Path(__file__).parents[2] / "docs/reference/metrics.md"
 
+FIGURES = {
+    "sessions",
+    "users",
+    "off_owner",
+    "mailboxes",
+    "pending",
+    "links",
+    "lease_age_s",
+    "lag_ms",
+    "dropped_untracked",
+    "late_deliveries",
+    "lost_mailboxes",
+    "refused",
+}
+"""What `GET /v1/nodes` shows: documented, and added to only."""
+
 MOVES = {
     "connections": (
         "connections",
@@ -439,6 +455,16 @@ async def test_pump(redis_url: str) -> None:
             stall()
             await probe.grows("loop_lag_seconds")
             await probe.exceeds("loop_lag_max_seconds", 0.7)
+            (shown,) = await counts(cluster["n1"])
+            assert shown["lag_ms"] > 700
+            assert set(shown) >= FIGURES
+
+
+async def counts(node: Node) -> list[dict[str, Any]]:
+    """What the node shows of itself in `GET /v1/nodes`."""
+    async with httpx.AsyncClient(base_url=f"http://{node.addresses['api']}", trust_env=False) as http:
+        members = (await http.get("/v1/nodes")).json()["nodes"]
+    return [member["self"] for member in members if "self" in member]
 
 
 def stall() -> None:

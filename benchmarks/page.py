@@ -14,7 +14,7 @@ import msgspec
 from benchmarks.data import Data, Entry
 from benchmarks.servers import HERE, NATS, NODE, RING
 from ring.bench.ledger import FAULTS
-from ring.bench.results import Run
+from ring.bench.results import Run, Spread
 
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 JSON = HERE.parent / "docs" / "benchmarks.json"
@@ -115,10 +115,10 @@ def _runs(entries: Iterable[Entry]) -> list[Run]:
 def cell(values: Iterable[float | None]) -> str:
     """A median and its range."""
     listed = list(values)
-    known = [value for value in listed if value is not None]
-    if not listed or len(known) != len(listed):
+    spread = Spread.of(listed)
+    if spread is None:
         return "unknown" if listed else "-"
-    return f"{_short(median(known))} ({_short(min(known))}-{_short(max(known))})"
+    return f"{_short(spread.median)} ({_short(spread.low)}-{_short(spread.high)})"
 
 
 def _short(value: float) -> str:

@@ -22,6 +22,7 @@ from ring.bench.edge import Edge
 from ring.bench.local import environment_without_ring, local_cluster
 from ring.bench.meter import NODES, REDIS, Meter, of_processes
 from ring.bench.stage import Placement, in_turn, on_owner
+from ring.cli.bench_target import ask_local
 from ring.store.embedded import find_server, free_port
 
 HERE = Path(__file__).parent
@@ -169,12 +170,9 @@ def _answers(url: str) -> dict[str, Any]:
 @contextmanager
 def _run_ring(nodes: int) -> Iterator[Cluster]:
     with local_cluster(nodes, environment_without_ring()) as local:
-        edges = {name: Edge.parse(address) for name, address in sorted(local.edges.items())}
-        api = local.apis[0] if "://" in local.apis[0] else f"http://{local.apis[0]}"
-        ranges = _answers(f"{api}/v1/ring?table=1")["owners"]
-        owners = [part["owner"] for part in ranges for _ in range(part["first"], part["last"] + 1)]
+        found = ask_local(local)
         time.sleep(_SETTLE_S)
-        yield Cluster(list(edges.values()), local.meter, on_owner(edges, owners))
+        yield Cluster(list(found.edges.values()), local.meter, on_owner(found.edges, found.owners))
 
 
 @contextmanager

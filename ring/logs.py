@@ -151,7 +151,7 @@ def _mask_keys(_logger: object, _method: str, event: EventDict) -> EventDict:
 def _masked(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: MASK if _SECRET_KEY.search(str(key)) else _masked(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+    if type(value) in (list, tuple):
         return type(value)(map(_masked, value))
     return value
 

@@ -58,6 +58,9 @@ SWEEP_S = 0.25
 SETTLE_S = 1.0
 """How long a draining node lets a client's messages get their receipts before it asks the client to go."""
 
+HAND_OVER = 0.75
+"""The part of `drain_timeout_s` in which a draining node hands over; the rest is for its clients."""
+
 FAREWELL_S = 2.0
 """How long a leaving node waits for Redis to note it."""
 
@@ -84,6 +87,7 @@ class Node:
         self._draining = False
         self._disowned = False
         self._settled = trio.Event()
+        self._handing_over = trio.CancelScope()
         self._due: list[ClientSession] = []
         self._redis: Redis
         self._membership: Membership
@@ -124,6 +128,7 @@ class Node:
             self.pump.wheel,
             ttl_s=settings.ttl_s,
             dial_outcome=lambda name: self.mesh.dial_outcome(name),
+            outpaced=lambda: self.mesh.outpaced,
             on_standing=self._on_standing,
         )
         self.pump.before_tick.append(self._lease.check)
@@ -226,15 +231,21 @@ class Node:
         self._draining = True
         self._open_or_close()
         _log.info("draining", node=self.name, sessions=len(self.attachments.sessions))
-        with trio.move_on_after(self.settings.drain_timeout_s):
-            # Without Redis nothing can be handed over: clients need not wait for that.
-            with trio.move_on_after(self.settings.drain_timeout_s if self._redis.connected else 0):
+        limit_s = self.settings.drain_timeout_s
+        with trio.move_on_after(limit_s):
+            with trio.move_on_after(HAND_OVER * limit_s), self._handing_over:
+                self._hand_over_or_not()
                 await self._membership.drain()
                 await self._settled.wait()
             await self._send_clients_away()
         with trio.move_on_after(FAREWELL_S if self._redis.connected else 0):
             await self._membership.leave()
         _log.info("left", node=self.name, sessions=len(self.attachments.sessions))
+
+    def _hand_over_or_not(self) -> None:
+        # Without Redis nothing can be handed over, whether it is away or says nothing: clients need not wait.
+        if self._draining and self._lease.standing not in ("held", "unsure"):
+            self._handing_over.cancel()
 
     async def _send_clients_away(self) -> None:
         patience = trio.current_time() + SETTLE_S
@@ -272,6 +283,7 @@ class Node:
         else:
             self.transition.suspend()
         self._open_or_close()
+        self._hand_over_or_not()
         if standing == "isolated":
             # What still lies in them would arrive when the network is back, behind what its senders repeat.
             for link in tuple(self.mesh.links.values()):
@@ -307,6 +319,7 @@ class Node:
     def link_up(self, link: PeerLink) -> None:
         """A peer can be talked to."""
         self.telemetry.link_up(link)
+        self._lease.link_up(link)
         self.transition.link_up(link)
 
     def link_down(self, link: PeerLink) -> None:

@@ -7,6 +7,7 @@ the tick costs the load less, but hands the servers batches that no real clients
 `rooms`, `storm`) own a `Switchboard` and drive it.
 """
 
+import os
 import select
 import socket
 import ssl
@@ -167,7 +168,7 @@ class Client:
     def _on_connected(self, _bits: int) -> None:
         error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
-            raise OSError(error, "")
+            raise OSError(error, os.strerror(error))
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._board.want_write(self, False)
         if self._edge.tls:
@@ -314,7 +315,7 @@ class Switchboard:
         self.now_ns = perf_counter_ns()
         self._poller = make_poller()
         self._by_fd: dict[int, Client] = {}
-        self._places: dict[Edge, tuple[Any, Any]] = {}
+        self._places: dict[Edge, tuple[socket.AddressFamily, Any]] = {}
 
     @cached_property
     def tls(self) -> ssl.SSLContext:
@@ -333,11 +334,11 @@ class Switchboard:
         """Begins to connect; `on_welcome` or `on_closed` will tell what came of it.
 
         Raises:
-            OSError: the host has no address, or this process may open no more sockets.
+            NoSuchHost: the host has no address.
+            OSError: this process may open no more sockets.
         """
         if edge not in self._places:
-            family, _, _, _, name = socket.getaddrinfo(edge.host, edge.port, type=socket.SOCK_STREAM)[0]
-            self._places[edge] = family, name
+            self._places[edge] = edge.place()
         family, name = self._places[edge]
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setblocking(False)

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from time import perf_counter_ns, process_time
+from time import perf_counter_ns
 
 from ring.bench.clients import Client, Ear, Switchboard
 from ring.bench.ledger import DirectLedger
-from ring.bench.meter import cpu_between
+from ring.bench.meter import spending
 from ring.bench.results import Latency, Run, make_run
 from ring.bench.stage import LOST_S, LOST_WITH_RECEIPT_S, QUIET_S, Stage, Teller, Texts, dice
 from ring.bench.storm import connect_all
@@ -58,19 +58,15 @@ def run_direct(stage: Stage, plan: DirectPlan) -> Run:
         board.ear = load
         load.play(plan.warm_up, "warming up", teller)
         board.quiet(QUIET_S)
-        before, own, start = stage.meter(), process_time(), perf_counter_ns()
-        load.play(1.0, "sending", teller)
-        seconds, own = (perf_counter_ns() - start) / 1e9, process_time() - own
-        cpu_us = cpu_between(before, stage.meter())
+        with spending(stage.meter) as spent:
+            load.play(1.0, "sending", teller)
         board.quiet(QUIET_S)
     warm, ledger = load.ledgers
     ledger.tally.add_faults(warm.tally)
     return make_run(
         ledger.tally,
         done=ledger.tally.delivered,
-        seconds=seconds,
-        cpu_us=cpu_us,
-        own_cpu_s=own,
+        spent=spent,
         latencies={"one_way": Latency.of(ledger.one_way_ns), "receipt": Latency.of(ledger.receipt_ns)},
     )
 

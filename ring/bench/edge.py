@@ -1,10 +1,21 @@
 """Where clients of a load connect: a node's edge, a balancer, or another server."""
 
+import socket
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
-from ring.protocol.codes import BadRequest
+from ring.protocol.codes import BadRequest, ErrorCode, RingError
+
+PROBE_S = 3.0
+"""How long one of a host's several addresses may take to answer before the next is tried."""
+
+
+class NoSuchHost(RingError):
+    """A host has no address."""
+
+    code = ErrorCode.OWNER_UNAVAILABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,26 @@ class Edge:
         if parts.scheme not in ("ws", "wss") or not parts.hostname or (port is None and "://" not in address):
             raise BadRequest(f"edge: write host:port, ws://host or wss://host, not {address!r}")
         return cls(parts.hostname, port or (443 if tls else 80), tls, parts.path, parts.query)
+
+    def place(self) -> tuple[socket.AddressFamily, Any]:
+        """The family and address of the host to connect to: of several, the first where anybody listens.
+
+        `localhost` may be two addresses, of which a server has one.
+
+        Raises:
+            NoSuchHost: it has none.
+        """
+        try:
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise NoSuchHost(f"edge: {self.host} has no address: {error.strerror}") from None
+        places = [(family, address) for family, _, _, _, address in found]
+        for family, address in places[:-1]:
+            with suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.settimeout(PROBE_S)
+                probe.connect(address)
+                return family, address
+        return places[-1]
 
     @property
     def authority(self) -> str:

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from resource import getpagesize
@@ -73,6 +74,33 @@ def cpu_between(before: Reading | None, after: Reading | None) -> dict[str, floa
         return None
     spent = {part: (after[part].cpu_s - before[part].cpu_s) * 1e6 for part in after}
     return None if min(spent.values(), default=0) < 0 else spent or None
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a part of a load took.
+
+    Attributes:
+        seconds: from its beginning to its end.
+        cpu_us: of the servers, by part, in total; None if nobody can tell.
+        own_cpu_s: of the load itself.
+        before: what the servers had used when it began.
+    """
+
+    seconds: float = 0.0
+    cpu_us: dict[str, float] | None = None
+    own_cpu_s: float = 0.0
+    before: Reading | None = None
+
+
+@contextmanager
+def spending(meter: Meter) -> Iterator[Spent]:
+    """What the block takes: known at its end. Reading the servers' meters is no part of it."""
+    spent = Spent(before=meter())
+    own, start = time.process_time(), time.perf_counter_ns()
+    yield spent
+    spent.seconds, spent.own_cpu_s = (time.perf_counter_ns() - start) / 1e9, time.process_time() - own
+    spent.cpu_us = cpu_between(spent.before, meter())
 
 
 def memory_between(before: Reading | None, after: Reading | None) -> dict[str, float] | None:

@@ -4,11 +4,10 @@ import math
 from collections.abc import Mapping
 from xml.sax.saxutils import escape
 
-from ring.bench.results import Latency
+from ring.bench.results import STEPS, Latency
 
 _WIDTH, _HEIGHT = 640, 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 150, 44, 40
-_STEPS = {"p50": "p50", "p90": "p90", "p99": "p99", "p99_9": "p99.9", "max": "max"}
 # Told apart by colour-blind readers too (Okabe and Ito), and by their dashes in print.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DASHES = ("", "6 3", "2 3", "8 3 2 3")
@@ -30,7 +29,7 @@ def plot(title: str, lines: Mapping[str, Latency]) -> str:
     values = [max(value, 0.001) for each in lines.values() for value in _values(each)]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     high = max(high, low + 1)
-    across = (_WIDTH - _LEFT - _RIGHT) / (len(_STEPS) - 1)
+    across = (_WIDTH - _LEFT - _RIGHT) / (len(STEPS) - 1)
 
     def y(value: float) -> float:
         share = (math.log10(max(value, 0.001)) - low) / (high - low)
@@ -48,7 +47,7 @@ def plot(title: str, lines: Mapping[str, Latency]) -> str:
         at = y(10.0**power)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{10.0**power:g}</text>')
-    for index, label in enumerate(_STEPS.values()):
+    for index, label in enumerate(STEPS.values()):
         x = _LEFT + index * across
         parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 16}" text-anchor="middle">{label}</text>')
     for index, (name, latency) in enumerate(lines.items()):
@@ -66,4 +65,4 @@ def plot(title: str, lines: Mapping[str, Latency]) -> str:
 
 
 def _values(latency: Latency) -> list[float]:
-    return [getattr(latency, step) for step in _STEPS]
+    return [getattr(latency, step) for step in STEPS]

@@ -7,10 +7,14 @@ from statistics import median
 from msgspec import Struct
 
 from ring.bench.ledger import FAULTS, Tally
-from ring.bench.meter import NODES
+from ring.bench.meter import NODES, Spent
 
 BOTTLENECK = 0.9
 """Of a CPU core: a load that used more of its one core may have been what was measured."""
+
+
+STEPS = {"p50": "p50", "p90": "p90", "p99": "p99", "p99_9": "p99.9", "max": "max"}
+"""The percentiles of a `Latency`, and what they are called."""
 
 
 class Latency(Struct):
@@ -81,22 +85,19 @@ def make_run(
     tally: Tally,
     *,
     done: int,
-    seconds: float,
-    cpu_us: dict[str, float] | None,
-    own_cpu_s: float,
+    spent: Spent,
     latencies: dict[str, Latency | None],
 ) -> Run:
     """A run from what was counted and read.
 
     Args:
         tally: the counts.
-        done: how many things were done in `seconds`.
-        seconds: how long it took.
-        cpu_us: of the servers, in total.
-        own_cpu_s: of the load.
+        done: how many things were done.
+        spent: what that took.
         latencies: by what was timed; None where nothing was.
     """
     per = max(done, 1)
+    seconds, cpu_us, own_cpu_s = spent.seconds, spent.cpu_us, spent.own_cpu_s
     return Run(
         seconds=round(seconds, 3),
         done=done,

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from math import inf
-from time import perf_counter_ns, process_time
+from time import perf_counter_ns
 
 from ring.bench.clients import Client, Ear, Switchboard
 from ring.bench.ledger import RoomLedger
-from ring.bench.meter import cpu_between
+from ring.bench.meter import spending
 from ring.bench.results import Latency, Run, make_run
 from ring.bench.stage import LOST_S, QUIET_S, Stage, Teller, Texts
 from ring.bench.storm import CannotConnect, connect_all
@@ -60,10 +60,8 @@ def run_rooms(stage: Stage, plan: RoomPlan) -> Run:
         load.join()
         load.play(plan.warm_up, "warming up", teller)
         board.quiet(QUIET_S)
-        before, own, start = stage.meter(), process_time(), perf_counter_ns()
-        load.play(1.0, "publishing", teller)
-        seconds, own = (perf_counter_ns() - start) / 1e9, process_time() - own
-        cpu_us = cpu_between(before, stage.meter())
+        with spending(stage.meter) as spent:
+            load.play(1.0, "publishing", teller)
         board.quiet(QUIET_S)
     for part in load.ledgers:
         part.compare_orders()
@@ -72,9 +70,7 @@ def run_rooms(stage: Stage, plan: RoomPlan) -> Run:
     return make_run(
         ledger.tally,
         done=ledger.tally.delivered,
-        seconds=seconds,
-        cpu_us=cpu_us,
-        own_cpu_s=own,
+        spent=spent,
         latencies={"one_way": Latency.of(ledger.one_way_ns)},
     )
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
-from time import perf_counter_ns, process_time
+from time import perf_counter_ns
 
 from ring.bench.clients import Client, Ear, Switchboard
 from ring.bench.ledger import Tally
-from ring.bench.meter import cpu_between, memory_between
+from ring.bench.meter import Spent, cpu_between, memory_between, spending
 from ring.bench.results import Latency, Run, make_run
 from ring.bench.stage import Placement, Stage, Teller, Texts
 from ring.protocol.codes import BadRequest, ErrorCode, RingError
@@ -22,6 +22,7 @@ SETTLE_S = 2.0
 """What connecting left to do is done by then, and what it needed is freed."""
 
 _SPARE_DESCRIPTORS = 100
+_LOOK_S = 1.0  # the longest wait: who is overdue is seen, and how far it is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +112,12 @@ def _make(
     start, begun = perf_counter_ns(), 0
     while begun < len(users) or arrivals.pending:
         allowed = len(users)
-        wait_s = 1.0
-        if plan.rate is not None:
+        wait_s = _LOOK_S
+        if plan.rate is not None and begun < len(users):
             elapsed_s = (perf_counter_ns() - start) / 1e9
-            allowed = min(allowed, int(elapsed_s * plan.rate) + 1)
-            wait_s = max((allowed / plan.rate) - elapsed_s, 0.0)
+            due = int(elapsed_s * plan.rate) + 1
+            allowed = min(allowed, due)
+            wait_s = min(wait_s, max(due / plan.rate - elapsed_s, 0.0))
         while begun < allowed and len(arrivals.pending) < plan.concurrency:
             arrivals.tally.sent += 1
             edge = place(users[begun])
@@ -123,10 +125,10 @@ def _make(
             if client.closed:
                 del arrivals.pending[begun]
             begun += 1
-        board.tick(min(wait_s, 1.0))
+        board.tick(wait_s)
         overdue = perf_counter_ns() - int(CONNECT_S * 1e9)
-        for client in [client for client in arrivals.pending.values() if client.started_ns < overdue]:
-            client.fail("not_welcomed")
+        while (oldest := next(iter(arrivals.pending.values()), None)) and oldest.started_ns < overdue:
+            oldest.fail("not_welcomed")
         teller.tell("connecting", arrivals.tally.delivered / len(users))
     return arrivals
 
@@ -156,21 +158,16 @@ def run_storm(stage: Stage, plan: StormPlan) -> Run:
     allow_descriptors(plan.connections)
     texts = Texts(64)
     users = [texts.user(index) for index in range(plan.connections)]
-    with Switchboard(stage.dialect) as board:
-        before, own, start = stage.meter(), process_time(), perf_counter_ns()
+    with Switchboard(stage.dialect) as board, spending(stage.meter) as spent:
         arrivals = _make(board, stage.place, users, plan, Teller(stage.progress))
-        seconds, own = (perf_counter_ns() - start) / 1e9, process_time() - own
-        cpu_us = cpu_between(before, stage.meter())
-    return _finish(arrivals, seconds, cpu_us, own)
+    return _finish(arrivals, spent)
 
 
-def _finish(arrivals: _Arrivals, seconds: float, cpu_us: dict[str, float] | None, own: float) -> Run:
+def _finish(arrivals: _Arrivals, spent: Spent) -> Run:
     return make_run(
         arrivals.tally,
         done=arrivals.tally.delivered,
-        seconds=seconds,
-        cpu_us=cpu_us,
-        own_cpu_s=own,
+        spent=spent,
         latencies={"welcome": Latency.of(arrivals.welcome_ns)},
     )
 
@@ -193,18 +190,16 @@ def run_idle(stage: Stage, plan: IdlePlan) -> Run:
         # What a first connection makes the servers load is no cost of each.
         for client in connect_all(board, stage, [texts.user(plan.connections)]):
             client.close()
-        before, own, start = stage.meter(), process_time(), perf_counter_ns()
-        arrivals = _make(board, stage.place, users, StormPlan(plan.connections), teller)
-        seconds, own = (perf_counter_ns() - start) / 1e9, process_time() - own
-        made = stage.meter()
+        with spending(stage.meter) as spent:
+            arrivals = _make(board, stage.place, users, StormPlan(plan.connections), teller)
         _hold(board, SETTLE_S, teller)
         settled, held = stage.meter(), perf_counter_ns()
         _hold(board, plan.hold_s, teller)
         held_s = (perf_counter_ns() - held) / 1e9
         idle_us = cpu_between(settled, stage.meter())
-    run = _finish(arrivals, seconds, cpu_between(before, made), own)
+    run = _finish(arrivals, spent)
     per = max(run.done, 1)
-    memory = memory_between(before, settled)
+    memory = memory_between(spent.before, settled)
     run.memory_kib = memory and {part: round(kib / per, 3) for part, kib in memory.items()}
     run.idle_cpu_us = idle_us and {part: round(us / per / held_s, 3) for part, us in idle_us.items()}
     return run
@@ -214,5 +209,5 @@ def _hold(board: Switchboard, seconds: float, teller: Teller) -> None:
     """Lets so much time go by, answering the servers' pings."""
     start = perf_counter_ns()
     while (left_s := seconds - (perf_counter_ns() - start) / 1e9) > 0:
-        board.tick(min(left_s, 1.0))
+        board.tick(min(left_s, _LOOK_S))
         teller.tell("holding", 1 - left_s / seconds)

@@ -143,7 +143,7 @@ def _summary(found: Balance) -> str:
 
 def _write_svg(path: Path, found: Balance) -> None:
     from ring.cli.chart import svg
-    from ring.cli.conversation import printable
+    from ring.cli.printable import printable
 
     bars = [_bar(node) for node in found.nodes]
     path.write_text(svg(printable(_title(found)), printable(_summary(found)), bars), "utf-8")
@@ -151,7 +151,7 @@ def _write_svg(path: Path, found: Balance) -> None:
 
 def _bar(node: NodeBalance) -> "Bar":
     from ring.cli.chart import Bar
-    from ring.cli.conversation import printable
+    from ring.cli.printable import printable
 
     of_fair = "" if node.of_fair is None else f", {node.of_fair:.2f} of fair"
     sessions = "" if node.sessions is None else f", {node.sessions} sessions"
@@ -168,8 +168,8 @@ def _print(found: Balance) -> None:
     from rich.text import Text
 
     from ring.cli.chart import pieces, reach_of
-    from ring.cli.conversation import printable
     from ring.cli.picture import warning_line
+    from ring.cli.printable import printable
     from ring.cli.sheet import GAP, Column, console, fit, per_cent, sheet, width_of
 
     terminal = console()

@@ -1,8 +1,10 @@
 """`ring bench`: loads for a cluster, and a bare echo server to measure with."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
+from functools import partial, wraps
+from inspect import Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,8 +81,18 @@ DurationOption = Annotated[
 ]
 
 
-@bench.command()
-def direct(
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the options say that all loads have."""
+
+    where: "Where"
+    placement: Placed | None
+    runs: int
+    as_json: bool
+    plot: Path | None
+
+
+def _asked(
     edge: EdgeOption = None,
     api: ApiOption = None,
     api_key_file: KeyOption = None,
@@ -88,6 +100,34 @@ def direct(
     cluster: ClusterOption = "ring",
     local: LocalOption = None,
     placement: PlacementOption = None,
+    runs: RunsOption = 3,
+    as_json: JsonOption = False,
+    plot: PlotOption = None,
+) -> Asked:
+    from ring.cli.bench_target import Where
+
+    where = Where(edge or [], api, api_key_file, redis, cluster, local)
+    return Asked(where, placement, runs, as_json, plot)
+
+
+def _load(command: Callable[..., None]) -> None:
+    """Makes a command of a load: its own options, and those of all, which it gets as `asked`."""
+    shared = signature(_asked).parameters
+    _, *own = signature(command).parameters.values()
+
+    @wraps(command)
+    def run(**options: Any) -> None:
+        asked = _asked(**{name: options.pop(name) for name in shared})
+        command(asked, **options)
+
+    # typer reads a command's options off its signature.
+    run.__signature__ = Signature([*shared.values(), *own])  # type: ignore[attr-defined] # as inspect documents
+    bench.command()(run)
+
+
+@_load
+def direct(
+    asked: Asked,
     mode: ModeOption = Mode.CLOSED,
     rate: RateOption = None,
     clients: Annotated[int, typer.Option(min=2, help="Users that are connected.")] = 400,
@@ -101,13 +141,9 @@ def direct(
     receipts: Annotated[
         bool, typer.Option(help="Every message acknowledged and receipted; or at most once.")
     ] = True,
-    runs: RunsOption = 3,
-    as_json: JsonOption = False,
-    plot: PlotOption = None,
 ) -> None:
     """Direct messages between users. Exits 1 if any is lost, doubled, misrouted or reordered, or refused."""
     from ring.bench.direct import DirectPlan, run_direct
-    from ring.cli.bench_target import Where
 
     rate = _rate(mode, rate)
     if messages is None and duration_s is None:
@@ -132,24 +168,14 @@ def direct(
         "message",
         plan,
         lambda stage: run_direct(stage, plan),
-        Where(edge or [], api, api_key_file, redis, cluster, local),
-        placement=placement,
+        asked,
         receipts=receipts,
-        runs=runs,
-        as_json=as_json,
-        plot=plot,
     )
 
 
-@bench.command()
+@_load
 def rooms(
-    edge: EdgeOption = None,
-    api: ApiOption = None,
-    api_key_file: KeyOption = None,
-    redis: RedisOption = None,
-    cluster: ClusterOption = "ring",
-    local: LocalOption = None,
-    placement: PlacementOption = None,
+    asked: Asked,
     mode: ModeOption = Mode.CLOSED,
     rate: RateOption = None,
     members: Annotated[int, typer.Option(min=1, help="Of the room.")] = 200,
@@ -160,13 +186,9 @@ def rooms(
         int | None, typer.Option(min=1, help="How many; 500 if no --duration-s is given.")
     ] = None,
     duration_s: DurationOption = None,
-    runs: RunsOption = 3,
-    as_json: JsonOption = False,
-    plot: PlotOption = None,
 ) -> None:
     """Messages to a room. Exits 1 if a copy is lost or doubled, or members see another order."""
     from ring.bench.rooms import RoomPlan, run_rooms
-    from ring.cli.bench_target import Where
 
     rate = _rate(mode, rate)
     if publishes is None and duration_s is None:
@@ -187,33 +209,19 @@ def rooms(
         "copy",
         plan,
         lambda stage: run_rooms(stage, plan),
-        Where(edge or [], api, api_key_file, redis, cluster, local),
-        placement=placement,
-        runs=runs,
-        as_json=as_json,
-        plot=plot,
+        asked,
     )
 
 
-@bench.command()
+@_load
 def storm(
-    edge: EdgeOption = None,
-    api: ApiOption = None,
-    api_key_file: KeyOption = None,
-    redis: RedisOption = None,
-    cluster: ClusterOption = "ring",
-    local: LocalOption = None,
-    placement: PlacementOption = None,
+    asked: Asked,
     connections: Annotated[int, typer.Option(min=1, help="How many clients connect.")] = 2000,
     concurrency: Annotated[int, typer.Option(min=1, help="How many are on their way at once.")] = 64,
     rate: Annotated[float | None, typer.Option(min=0.01, help="Per second, at most.")] = None,
-    runs: RunsOption = 3,
-    as_json: JsonOption = False,
-    plot: PlotOption = None,
 ) -> None:
     """Clients that connect as fast as they may. Exits 1 if any is refused."""
     from ring.bench.storm import StormPlan, run_storm
-    from ring.cli.bench_target import Where
 
     plan = StormPlan(connections=connections, concurrency=concurrency, rate=rate)
     pace = f"{concurrency} at once" + ("" if rate is None else f", {rate:g}/s")
@@ -223,32 +231,18 @@ def storm(
         "connection",
         plan,
         lambda stage: run_storm(stage, plan),
-        Where(edge or [], api, api_key_file, redis, cluster, local),
-        placement=placement,
-        runs=runs,
-        as_json=as_json,
-        plot=plot,
+        asked,
     )
 
 
-@bench.command()
+@_load
 def idle(
-    edge: EdgeOption = None,
-    api: ApiOption = None,
-    api_key_file: KeyOption = None,
-    redis: RedisOption = None,
-    cluster: ClusterOption = "ring",
-    local: LocalOption = None,
-    placement: PlacementOption = None,
+    asked: Asked,
     connections: Annotated[int, typer.Option(min=1, help="How many are held.")] = 2000,
     hold_s: Annotated[float, typer.Option("--hold-s", min=0.1, help="For how long.")] = 10.0,
-    runs: RunsOption = 3,
-    as_json: JsonOption = False,
-    plot: PlotOption = None,
 ) -> None:
     """Clients that do nothing: the memory and CPU that each costs. Exits 1 if any is refused or cut."""
     from ring.bench.storm import IdlePlan, run_idle
-    from ring.cli.bench_target import Where
 
     plan = IdlePlan(connections=connections, hold_s=hold_s)
     _measure(
@@ -257,11 +251,7 @@ def idle(
         "connection",
         plan,
         lambda stage: run_idle(stage, plan),
-        Where(edge or [], api, api_key_file, redis, cluster, local),
-        placement=placement,
-        runs=runs,
-        as_json=as_json,
-        plot=plot,
+        asked,
     )
 
 
@@ -279,13 +269,9 @@ def _measure(
     unit: str,
     plan: Any,
     run: Callable[["Stage"], "Run"],
-    where: "Where",
+    asked: Asked,
     *,
-    placement: Placed | None,
     receipts: bool = False,
-    runs: int,
-    as_json: bool,
-    plot: Path | None,
 ) -> None:
     """Runs a load some times, and says what came of it."""
     from dataclasses import asdict
@@ -299,19 +285,19 @@ def _measure(
 
     done = []
     name = ""
-    with progress(runs) as tell:
-        for number in range(1, runs + 1):
+    with progress(asked.runs) as tell:
+        for number in range(1, asked.runs + 1):
             tell(number)("starting", 0.0)
-            with target(where) as found:
-                placed, place = found.placement(placement)
+            with target(asked.where) as found:
+                placed, place = found.placement(asked.placement)
                 name = f"{found.name}, {'users on their owners' if placed == 'owner' else 'users anywhere'}"
                 stage = Stage(RingDialect(receipts=receipts), place, found.meter, tell(number))
                 done.append(run(stage))
-    if plot is not None:
-        write_plot(plot, title, done)
-    if as_json:
-        asked = asdict(plan) | ({"receipts": receipts} if load == "direct" else {})
-        typer.echo(msgspec.json.encode(document(load, name, asked, done)))
+    if asked.plot is not None:
+        write_plot(asked.plot, title, done)
+    if asked.as_json:
+        planned = asdict(plan) | ({"receipts": receipts} if load == "direct" else {})
+        typer.echo(msgspec.json.encode(document(load, name, planned, done)))
     else:
         print_report(f"{title}\n{name}", unit, done)
     if any(each.faults for each in done):

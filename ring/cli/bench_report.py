@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ring.bench.meter import NODES, REDIS
-from ring.bench.results import BOTTLENECK, Run, Spread, summary
+from ring.bench.results import BOTTLENECK, STEPS, Run, Spread, summary
 from ring.bench.stage import Progress
 
 WIDTH = 200
 """Columns where standard output is no terminal."""
 
-_PLAIN_COUNTS = ("sent", "delivered", "late")
-_STEPS = {"p50": "p50", "p90": "p90", "p99": "p99", "p99_9": "p99.9", "max": "max"}
+_ALWAYS_SHOWN = ("sent", "delivered", "lost", "doubled", "misrouted", "reordered")
+"""Other counts have a row if any run has one of them."""
 
 
 def warnings(runs: Sequence[Run]) -> list[str]:
@@ -75,7 +75,7 @@ def print_report(title: str, unit: str, runs: Sequence[Run]) -> None:
         table.add_row(name, *cells)
     console.print(f"{title}\n", markup=False)
     console.print(table)
-    for run, number in zip(runs, range(1, len(runs) + 1), strict=True):
+    for number, run in enumerate(runs, 1):
         if run.faults:
             told = ", ".join(f"{what}: {count}" for what, count in run.faults.items())
             console.print(f"run {number} is not as it should be: {told}", style="red", markup=False)
@@ -96,14 +96,14 @@ def _rows(unit: str, runs: Sequence[Run]) -> Iterator[tuple[str, list[float | No
             if any(value is not None for value in values):
                 yield what.format(part), values
     for timed in runs[0].latency_ms:
-        for step, label in _STEPS.items():
+        for step, label in STEPS.items():
             yield (
                 f"{timed.replace('_', ' ')} ms {label}",
                 [getattr(run.latency_ms[timed], step) if timed in run.latency_ms else None for run in runs],
             )
     for name in runs[0].counts:
         values = [run.counts[name] for run in runs]
-        if name in _PLAIN_COUNTS[:2] or name in ("lost", "doubled", "misrouted", "reordered") or any(values):
+        if name in _ALWAYS_SHOWN or any(values):
             yield name, list(values)
     yield "errors", [sum(run.errors.values()) for run in runs]
     yield f"load: CPU us per {unit}", [run.generator_us for run in runs]

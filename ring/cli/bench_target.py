@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from msgspec import Struct
@@ -11,8 +12,23 @@ from msgspec import Struct
 from ring.bench.edge import Edge
 from ring.bench.meter import NODES, REDIS, Meter, Reading, Usage
 from ring.bench.stage import Placement, in_turn, on_owner
-from ring.cli.reach import Reach, Unreachable, api_url, client, find, get_any, read_redis
+from ring.cli.reach import (
+    OwnedRange,
+    Reach,
+    Unreachable,
+    api_url,
+    client,
+    find,
+    get_any,
+    read_redis,
+    slot_table,
+)
 from ring.protocol.codes import RingError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from ring.bench.local import LocalCluster
 
 _CPU, _MEMORY = "process_cpu_seconds_total", "process_resident_memory_bytes"
 
@@ -66,15 +82,9 @@ class Target:
         return "owner", on_owner(self.edges, self.owners)
 
 
-class _Range(Struct):
-    first: int
-    last: int
-    owner: str
-
-
 class _Ring(Struct):
     cluster: str
-    owners: list[_Range]
+    owners: list[OwnedRange]
 
 
 class _Node(Struct):
@@ -100,7 +110,7 @@ def target(where: Where) -> Iterator[Target]:
         from ring.bench.local import local_cluster
 
         with local_cluster(where.local) as local:
-            found = trio.run(_ask, Reach(api=tuple(map(api_url, local.apis))))
+            found = ask_local(local)
             nodes = "1 local node" if where.local == 1 else f"{where.local} local nodes"
             yield Target(nodes, found.edges, found.owners, local.meter)
     elif where.edge:
@@ -114,6 +124,13 @@ def target(where: Where) -> Iterator[Target]:
         yield trio.run(_ask, reach, where.redis or reach.redis)
 
 
+def ask_local(local: "LocalCluster") -> Target:
+    """Where the nodes of a local cluster are, and who owns whom; by their API."""
+    import trio
+
+    return trio.run(_ask, Reach(api=tuple(map(api_url, local.apis))))
+
+
 def _reach(where: Where) -> Reach:
     return find(where.api, where.api_key_file, where.redis, where.cluster)
 
@@ -124,8 +141,7 @@ async def _ask(reach: Reach, redis: str | None = None) -> Target:
         async with client(reach) as http:
             ring = await get_any(http, reach, "/v1/ring", _Ring, table="1")
             nodes = (await get_any(http, reach, "/v1/nodes", _Nodes)).nodes
-        owners = [part.owner for part in ring.owners for _ in range(part.first, part.last + 1)]
-        cluster = ring.cluster
+        owners, cluster = slot_table(ring.owners), ring.cluster
     else:
         view = (await read_redis(reach)).view
         owners, cluster = view.owners, view.cluster
@@ -151,7 +167,8 @@ async def _read_usage(reach: Reach, apis: Sequence[str], redis: str | None) -> R
     from ring.bench.store import read_info, usage
 
     found: Reading = {}
-    nodes = [await _read_metrics(reach, api) for api in apis]
+    async with client(reach) as http:
+        nodes = [await _read_metrics(http, api) for api in apis]
     known = [each for each in nodes if each is not None]
     if known and len(known) == len(nodes):
         found[NODES] = Usage(sum(each.cpu_s for each in known), sum(each.memory_bytes for each in known))
@@ -160,14 +177,13 @@ async def _read_usage(reach: Reach, apis: Sequence[str], redis: str | None) -> R
     return found
 
 
-async def _read_metrics(reach: Reach, api: str) -> Usage | None:
+async def _read_metrics(http: "httpx.AsyncClient", api: str) -> Usage | None:
     import httpx
 
-    async with client(reach) as http:
-        try:
-            answer = await http.get(f"{api}/metrics")
-        except httpx.HTTPError:
-            return None
+    try:
+        answer = await http.get(f"{api}/metrics")
+    except httpx.HTTPError:
+        return None
     if answer.status_code != 200:
         return None
     values = dict(line.split()[:2] for line in answer.text.splitlines() if line.startswith((_CPU, _MEMORY)))

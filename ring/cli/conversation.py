@@ -8,6 +8,7 @@ from functools import partial
 import trio
 import typer
 
+from ring.cli.printable import printable
 from ring.client import Client, ConnectionEnded, Message, Receipt, RoomEnded, RoomGap, RoomMessage
 from ring.protocol.codes import BadRequest, RingError
 from ring.protocol.names import check_name
@@ -205,8 +206,3 @@ def _fate(receipt: Receipt, to: str) -> str | None:
     if receipt.status == "failed":
         return f"not delivered to {to}: {receipt.message or receipt.code}"
     return None
-
-
-def printable(text: str) -> str:
-    """`text` without what could command a terminal: it comes from strangers."""
-    return "".join(ch if ch.isprintable() else f"\\x{ord(ch):02x}" for ch in text)

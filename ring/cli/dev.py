@@ -77,7 +77,9 @@ The cluster is up. In other terminals, try:
   {ring} chat --user alice --to bob          talk ...
   {ring} chat --user bob --to alice          ... from another node, as likely as not
   {ring} send --user carol bob 'hello'       one message, and what became of it
+  {ring} chat --user carol --room lobby      talk to all who are in the room
   {ring} status                              the nodes and their shares
+  {ring} balance                             how evenly they share the users
   {ring} owner bob                           where bob belongs, and where bob is
 
   kill -9 {pid}    kills {name}: its users move to other nodes within seconds

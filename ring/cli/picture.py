@@ -5,7 +5,7 @@ from collections.abc import Callable
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from ring.cli.conversation import printable
+from ring.cli.printable import printable
 from ring.cli.sheet import Column, fit, per_cent, sheet
 from ring.cli.survey import NodeReport, Survey
 

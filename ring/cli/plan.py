@@ -56,8 +56,8 @@ def plan(
 def _print(ring: "StandingRing", planned: "Plan") -> None:
     from rich.text import Text
 
-    from ring.cli.conversation import printable
     from ring.cli.picture import warning_line
+    from ring.cli.printable import printable
     from ring.cli.sheet import console, fit, sheet
 
     terminal = console()

@@ -1,13 +1,16 @@
 """How commands find a cluster, and ask it: by a node's API, by Redis, or by the note of `ring dev`."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from msgspec import Struct
 
 from ring.config import read_secret
 from ring.protocol.codes import ErrorCode, RingError
+from ring.protocol.names import SLOTS
 
 if TYPE_CHECKING:
     import httpx
@@ -140,6 +143,26 @@ async def get_any(http: "httpx.AsyncClient", reach: Reach, path: str, kind: type
 async def get_from_any(http: "httpx.AsyncClient", reach: Reach, path: str, **query: str) -> dict[str, Any]:
     """As `get_any`, for an answer that is taken as it is."""
     return await get_any(http, reach, path, dict[str, Any], **query)
+
+
+class OwnedRange(Struct):
+    """Neighbouring slots of one owner, as GET /v1/ring?table=1 tells them."""
+
+    first: int
+    last: int
+    owner: str
+
+
+def slot_table(ranges: Iterable[OwnedRange]) -> list[str]:
+    """The owner of each slot.
+
+    Raises:
+        Unreachable: they are not all slots.
+    """
+    owners = [part.owner for part in ranges for _ in range(part.first, part.last + 1)]
+    if len(owners) != SLOTS:
+        raise Unreachable(f"the nodes tell of {len(owners)} slots, not of {SLOTS}: is `ring` as new as they?")
+    return owners
 
 
 async def read_redis(reach: Reach) -> "Reading":

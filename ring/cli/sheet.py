@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ring.cli.conversation import printable
+from ring.cli.printable import printable
 
 PLAIN_WIDTH = 1_000_000
 """Columns where standard output is no terminal: nothing is cut, and no line is folded."""

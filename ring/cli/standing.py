@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 from ring.cli.change import Seat
-from ring.cli.reach import Reach, Unreachable, client, get_any, read_redis
+from ring.cli.reach import OwnedRange, Reach, Unreachable, client, get_any, read_redis, slot_table
 from ring.cli.survey import Nodes, ask_each, listed
-from ring.protocol.names import SLOTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +24,11 @@ class StandingRing:
     warnings: list[str]
 
 
-class _Range(Struct):
-    first: int
-    last: int
-    owner: str
-
-
 class _Ring(Struct):
     cluster: str
     epoch: int
     nodes: list[Seat]
-    owners: list[_Range]
+    owners: list[OwnedRange]
 
 
 class _Slots(Struct):
@@ -66,9 +59,6 @@ async def _from_nodes(reach: Reach) -> StandingRing:
     counted = await ask_each(reach, nodes, "/v1/slots", _Slots)
     silent = [node.name for node in nodes if node.name not in counted]
     whose = "its" if len(silent) == 1 else "their"
-    owners = [part.owner for part in ring.owners for _ in range(part.first, part.last + 1)]
-    if len(owners) != SLOTS:
-        raise Unreachable(f"the nodes tell of {len(owners)} slots, not of {SLOTS}: is `ring` as new as they?")
     sessions: Counter[int] = Counter()
     for answer in counted.values():
         sessions.update(answer.sessions)
@@ -77,7 +67,7 @@ async def _from_nodes(reach: Reach) -> StandingRing:
         epoch=ring.epoch,
         source="nodes",
         members=ring.nodes,
-        owners=owners,
+        owners=slot_table(ring.owners),
         sessions=sessions if counted else None,
         warnings=[f"no word from {listed(silent)}: {whose} sessions are not counted"] if silent else [],
     )

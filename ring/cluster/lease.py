@@ -67,12 +67,16 @@ class Tenure:
         """This peer was asked."""
         self._asked.setdefault(peer, now)
 
+    def forgive(self, peer: str) -> None:
+        """This peer owes no answer any more."""
+        self._asked.pop(peer, None)
+
     def answered(self, peer: str, renewed_at: float, run_s: float, mine: float, now: float) -> None:
         """A peer says that it renewed last at `renewed_at`, after a run without lapses of `run_s`.
 
         `mine` is when this node renewed last.
         """
-        self._asked.pop(peer, None)
+        self.forgive(peer)
         self._words[peer] = _Word(now, renewed_at - mine, run_s)
 
     def judge(
@@ -84,7 +88,7 @@ class Tenure:
             now: the time.
             renewed_at: when this node renewed last.
             peers: the other members, and how each can be reached; None while that is not known.
-            behind: True if a peer routes by a later ring.
+            behind: True if a peer routes by a later ring, linked or not.
         """
         if now - renewed_at < self._ttl_s:
             self._words.clear()

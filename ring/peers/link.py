@@ -116,6 +116,7 @@ class PeerLink:
         epoch: the highest that the other side has shown.
         version: of the peer protocol, the newest that both sides speak.
         traffic: what it has carried.
+        handshake: as far as the proof has come.
         settled, over: set once the link is up or over, and once it is over.
     """
 
@@ -129,7 +130,7 @@ class PeerLink:
         self.settled = trio.Event()
         self.over = trio.Event()
         self._home = home
-        self._handshake = handshake
+        self.handshake = handshake
         self._wheel = home.wheel
         self._socket: Socket | None = None
         # Out: the tick's items, and what the socket could not take, encoded.
@@ -225,7 +226,7 @@ class PeerLink:
             self._quit(CloseCode.PROTOCOL_ERROR, "no sub-protocol", "is no peer: it chose no sub-protocol")
             return
         socket.low_water = LOW_WATER
-        first = self._handshake.start()
+        first = self.handshake.start()
         if first:
             socket.send_binary(first)
 
@@ -298,21 +299,21 @@ class PeerLink:
         if self.over.is_set() or socket is None:
             return
         try:
-            answer = self._handshake.receive(payload)
+            answer = self.handshake.receive(payload)
         except ProofRefused as refused:
             if refused.answer:
                 socket.send_binary(refused.answer)
-            if self._handshake.peer is not None and not self.name:
-                self.name = self._handshake.peer.name
+            if self.handshake.peer is not None and not self.name:
+                self.name = self.handshake.peer.name
             self._quit(refused.close_code, refused.reason, str(refused))
             return
         if answer:
             socket.send_binary(answer)
-        if self._handshake.proven:
+        if self.handshake.proven:
             self._rise()
 
     def _rise(self) -> None:
-        peer = self._handshake.peer
+        peer = self.handshake.peer
         assert peer is not None
         self.name, self.incarnation, self.epoch = peer.name, peer.incarnation, peer.epoch
         self.version = min(peer.newest, NEWEST_VERSION)

@@ -45,6 +45,7 @@ class _Dial:
     def __init__(self, member: Member) -> None:
         self.member = member
         self.outcome: DialOutcome | None = None
+        self.shown = 0  # the epoch in the hello of a peer that then refused
         self.scope = trio.CancelScope()
 
 
@@ -110,6 +111,12 @@ class Mesh:
             return "up"
         dial = self._dials.get(name)
         return None if dial is None else dial.outcome
+
+    @property
+    def outpaced(self) -> bool:
+        """True if a member that was dialled showed a later ring, and refused: maybe another life of this node
+        is in that."""
+        return any(dial.shown > self.epoch for dial in self._dials.values())
 
     async def wait_linked(self, names: Iterable[str]) -> None:
         """Returns once there are links to all of `names` at the same moment; its own does not count."""
@@ -334,6 +341,9 @@ class Mesh:
                 await link.over.wait()
                 return True
             dial.outcome = "timeout" if link.timed_out else "refused_by_peer"
+            theirs = link.handshake.peer
+            if theirs is not None and (theirs.cluster, theirs.name) == (self._cluster, member.name):
+                dial.shown = theirs.epoch
             return False
         finally:
             if not link.incarnation:

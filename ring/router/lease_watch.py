@@ -38,6 +38,7 @@ class LeaseWatch:
         wheel: for the next look.
         ttl_s: how long a lease lasts.
         dial_outcome: how a member can be reached.
+        outpaced: whether a peer that refuses this node has shown a later ring.
         on_standing: called with each new standing, in the tick; the first one, `held`, is taken for granted.
         clock: the clock of leases.
     """
@@ -49,6 +50,7 @@ class LeaseWatch:
         *,
         ttl_s: float,
         dial_outcome: Callable[[str], Outcome | None],
+        outpaced: Callable[[], bool],
         on_standing: Callable[[Standing], None],
         clock: Callable[[], float] = boottime,
     ) -> None:
@@ -57,6 +59,7 @@ class LeaseWatch:
         self._wheel = wheel
         self._ttl_s = ttl_s
         self._dial_outcome = dial_outcome
+        self._outpaced = outpaced
         self._on_standing = on_standing
         self._clock = clock
         self._lease: Lease | None = None
@@ -75,6 +78,10 @@ class LeaseWatch:
         """Begins to watch."""
         self._lease = lease
         self.look()
+
+    def link_up(self, link: PeerLink) -> None:
+        """A new link: what was asked on an earlier one was lost with it, and is no sign of silence."""
+        self.tenure.forgive(link.name)
 
     def check(self) -> None:
         """Looks, if it is time: cheap enough for every tick."""
@@ -97,7 +104,9 @@ class LeaseWatch:
                     link.send_urgent(peer.LeaseAsked())
         names = () if view is None else view.names
         peers = {name: self._outcome(name) for name in names if name != self._routing.node}
-        behind = view is not None and any(link.epoch > view.epoch for link in links.values())
+        behind = view is not None and (
+            self._outpaced() or any(link.epoch > view.epoch for link in links.values())
+        )
         judged = self.tenure.judge(now, renewed_at, peers, behind=behind)
         self._look_at = self._ask_at if asking else renewed_at + ASK_AT * self._ttl_s
         if self._timer is not None:

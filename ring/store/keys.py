@@ -37,13 +37,3 @@ class Keys:
     def channel(self, room: str) -> bytes:
         """The Pub/Sub channel of a room."""
         return self._room + room.encode()
-
-    def room(self, channel: bytes) -> str:
-        """The room whose channel this is.
-
-        Raises:
-            ValueError: it is no channel of a room of this cluster.
-        """
-        if not channel.startswith(self._room):
-            raise ValueError(f"{channel!r} is not the channel of a room of cluster {self.cluster}")
-        return channel[len(self._room) :].decode()

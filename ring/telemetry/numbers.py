@@ -87,15 +87,16 @@ class Telemetry:
         self.edge: Listener | None = None
         self.membership: Membership | None = None
         self.store: Mapping[str, Lasting] = {}
-        self._links: dict[str, PeerLink] = {}  # the last one to each peer
+        self._traffic: dict[str, Traffic] = {}  # of the last link to each peer
         self._carried: dict[str, Traffic] = {}  # by all before it
 
     def link_up(self, link: PeerLink) -> None:
         """A link stands; what earlier ones to the same peer have carried still counts."""
-        before = self._links.get(link.name)
+        self.peers()  # those that are gone are forgotten, also where nobody scrapes
+        before = self._traffic.get(link.name)
         if before is not None:
-            self._carried.setdefault(link.name, Traffic()).add(before.traffic)
-        self._links[link.name] = link
+            self._carried.setdefault(link.name, Traffic()).add(before)
+        self._traffic[link.name] = link.traffic
 
     def figures(self) -> dict[str, float]:
         """The node's own counts, as `GET /v1/nodes` shows them; once it is a member."""
@@ -157,10 +158,10 @@ class Telemetry:
         return sum(len(box.unsettled()) for box in boxes if box.unsettled_bytes)
 
     def peers(self) -> list[str]:
-        """Each other node that is a member or linked."""
+        """Each other node that is a member or linked; what others have carried is forgotten."""
         names = {*self.node.routing.links, *self.node.links()}
-        for name in self._links.keys() - names:
-            del self._links[name]
+        for name in self._traffic.keys() - names:
+            del self._traffic[name]
             self._carried.pop(name, None)
         return sorted(names)
 
@@ -176,8 +177,8 @@ class Telemetry:
             total = Traffic()
             if name in self._carried:
                 total.add(self._carried[name])
-            if name in self._links:
-                total.add(self._links[name].traffic)
+            if name in self._traffic:
+                total.add(self._traffic[name])
             for way in ("in", "out"):
                 counts[name, way] = getattr(total, f"{what}_{way}")
         return counts

@@ -34,6 +34,8 @@ class Client:
             self.say(type="error", code="busy", message="", retryable=True)
         else:
             self.say(type="welcome", user=self.user)
+            if "cut when idle" in self._relay.faults and self.user.endswith("-1"):
+                self.cut()
 
     def say(self, **frame: Any) -> None:
         """Sends a frame."""
@@ -57,7 +59,8 @@ class Client:
 
 
 class Relay:
-    """See the module; `faults` happen to one message (or copy), `unwelcome` and `refused` to all."""
+    """See the module; `faults` happen to one message (or copy), `cut when idle` to one user,
+    `unwelcome` and `refused` to all."""
 
     def __init__(self, faults: tuple[str, ...]) -> None:
         self.faults = faults

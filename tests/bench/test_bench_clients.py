@@ -13,6 +13,7 @@ import trustme
 from ring.bench.clients import Client, Ear, Switchboard
 from ring.bench.dialect import RingDialect
 from ring.bench.edge import Edge
+from ring.cli.main import main
 from ring.protocol.codes import BadRequest
 from ring.protocol.upgrade import accept_response, check_upgrade, parse_request
 from ring.protocol.websocket import CLOSE, PING, PONG, TEXT, Decoder, close_payload, encode_frame
@@ -51,6 +52,28 @@ def test_targets() -> None:
     assert Edge("h", 1).target("/", "") == "/"
     assert Edge("::1", 443, tls=True).authority == "[::1]"
     assert Edge("h", 443).authority == "h:443"
+
+
+def test_a_host_of_several_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients go to one where somebody listens, whichever comes first; to the last if nobody does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there, nobody = server.getsockname(), ("127.0.0.1", 1)
+        for found in ([nobody, there], [there, nobody], [nobody, there, nobody]):
+            places = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", address) for address in found]
+            monkeypatch.setattr("ring.bench.edge.socket.getaddrinfo", lambda *_, places=places, **__: places)
+            assert Edge("several.test", 1).place() == (socket.AF_INET, there)
+    assert Edge("several.test", 1).place() == (socket.AF_INET, nobody)
+
+
+def test_a_host_without_address(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Is named, and nobody was reached."""
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr("ring.bench.edge.socket.getaddrinfo", unknown)
+    assert main(["bench", "storm", "--edge", "nowhere.test:1"]) == 3
+    assert capsys.readouterr().err == ("ring: edge: nowhere.test has no address: Name or service not known\n")
 
 
 class Heard(Ear):

@@ -1,6 +1,7 @@
 """`ring bench` on real clusters, in small: its own, and one that runs already."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,12 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import trio
 
 from ring.bench import local, meter
 from ring.bench.local import LocalCluster, local_cluster
 from ring.bench.results import Run
-from ring.cli import bench_report
+from ring.cli import bench_report, bench_target
 from ring.cli.main import main
 from tests.bench.relay import relay
 from tests.bench.test_bench_results import run as a_run
@@ -22,6 +25,10 @@ Output = pytest.CaptureFixture[str]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, which only Linux has")
 
+METRICS = """process_cpu_seconds_total 1.5
+process_resident_memory_bytes 2048
+ring_anything 1
+"""
 LOADS = {
     "direct": ("--clients", "8", "--senders", "4", "--messages", "200"),
     "rooms": ("--members", "6", "--publishers", "2", "--publishes", "20"),
@@ -218,6 +225,33 @@ class TestMeter:
             assert meter.cpu_between({"nodes": one}, other) is None
             assert meter.memory_between({"nodes": one}, other) is None
 
+    @pytest.mark.parametrize(
+        ("answer", "usage"),
+        [
+            (httpx.Response(200, text=METRICS), meter.Usage(1.5, 2048)),
+            (httpx.Response(200, text=METRICS.partition("\n")[0]), None),
+            (httpx.Response(200, text=METRICS.replace("2048", "many")), None),
+            (httpx.Response(401, text=METRICS), None),
+            (httpx.ConnectError("nobody is there"), None),
+        ],
+    )
+    def test_what_nodes_tell(
+        self, answer: httpx.Response | httpx.ConnectError, usage: meter.Usage | None
+    ) -> None:
+        """CPU and memory, by their /metrics; what is none of that is unknown."""
+
+        def node(request: httpx.Request) -> httpx.Response:
+            assert request.url == "http://n1.test:7001/metrics"
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        async def read() -> meter.Usage | None:
+            async with httpx.AsyncClient(transport=httpx.MockTransport(node)) as http:
+                return await bench_target._read_metrics(http, "http://n1.test:7001")
+
+        assert trio.run(read) == usage
+
 
 class TestLocal:
     @contextmanager
@@ -237,15 +271,27 @@ class TestLocal:
 
     def test_one_that_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Is given up, and killed if it does not end."""
+        started: list[subprocess.Popen[bytes]] = []
+
+        class Recorded(subprocess.Popen[bytes]):
+            def __init__(self, *arguments: Any, **options: Any) -> None:
+                super().__init__(*arguments, **options)
+                started.append(self)
+
+        monkeypatch.setattr("ring.bench.local.subprocess.Popen", Recorded)
         monkeypatch.setattr("ring.bench.local.START_S", 0.2)
         monkeypatch.setattr("ring.bench.local.STOP_S", 0.2)
-        code = "import signal; signal.signal(15, signal.SIG_IGN); signal.pause(); signal.pause()"
-        with (
-            self.command(monkeypatch, code),
-            pytest.raises(local.NoCluster, match="was not ready"),
-            local_cluster(1),
-        ):
-            pass
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # its child ignores it too, from the first
+        try:
+            with (
+                self.command(monkeypatch, "import signal; signal.pause()"),
+                pytest.raises(local.NoCluster, match="was not ready"),
+                local_cluster(1),
+            ):
+                pass
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        assert [process.returncode for process in started] == [-signal.SIGKILL]
 
     def test_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What is measured for others to see runs with the defaults."""
@@ -255,8 +301,6 @@ class TestLocal:
 
 def test_a_redis_that_is_silent() -> None:
     """Is an error, in one line."""
-    import trio
-
     from ring.bench import store
 
     with pytest.raises(store.StoreSilent, match=r"no answer from Redis at 127\.0\.0\.1:1"):

@@ -22,6 +22,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"ring.bench.{name}", 0.3)
     for name in ("direct", "rooms"):
         monkeypatch.setattr(f"ring.bench.{name}._SWEEP_S", 0.05)
+    monkeypatch.setattr("ring.bench.storm.SETTLE_S", 0.1)
 
 
 def measured(output: Output, address: str, *arguments: str) -> tuple[int, dict[str, Any]]:
@@ -144,12 +145,23 @@ def test_refused_connections(capsys: Output, load: str) -> None:
         assert "cannot connect: http_503 (1)" in said.err
 
 
-def test_clients_that_are_never_welcomed(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are given up, and counted."""
+@pytest.mark.parametrize("rate", [(), ("--rate", "1000")])
+def test_clients_that_are_never_welcomed(
+    capsys: Output, monkeypatch: pytest.MonkeyPatch, rate: tuple[str, ...]
+) -> None:
+    """They are given up, and counted; to wait for them costs the load nothing."""
     monkeypatch.setattr("ring.bench.storm.CONNECT_S", 0.2)
     with relay("unwelcome") as address:
-        code, run = measured(capsys, address, "storm", "--connections", "3", "--runs", "1")
+        code, run = measured(capsys, address, "storm", "--connections", "3", "--runs", "1", *rate)
     assert (code, run["errors"]) == (1, {"busy": 3, "not_welcomed": 3})
+    assert run["generator_share"] < 0.5
+
+
+def test_an_idle_connection_that_is_cut(capsys: Output) -> None:
+    """It is told by its close code, and the exit code is 1."""
+    with relay("cut when idle") as address:
+        code, run = measured(capsys, address, "idle", "--connections", "3", "--hold-s", "0.1", "--runs", "1")
+    assert (code, run["errors"], run["done"]) == (1, {"close_1011": 1}, 3)
 
 
 def test_nobody_listens(capsys: Output) -> None:

@@ -13,6 +13,7 @@ from benchmarks.servers import RING, SERVERS, DoesNotStart, Server
 from benchmarks.work import FULL, QUICK, Work
 from ring.bench.direct import DirectPlan
 from ring.bench.ledger import Tally
+from ring.bench.meter import Spent
 from ring.bench.results import Latency, Run, make_run
 from ring.bench.rooms import RoomPlan
 from ring.bench.storm import IdlePlan
@@ -38,9 +39,7 @@ def run(cpu_us: float, *, lost: int = 0, p99_ms: int = 4) -> Run:
     return make_run(
         tally,
         done=10,
-        seconds=0.01,
-        cpu_us={"nodes": cpu_us * 9, "redis": cpu_us},
-        own_cpu_s=0.001,
+        spent=Spent(seconds=0.01, cpu_us={"nodes": cpu_us * 9, "redis": cpu_us}, own_cpu_s=0.001),
         latencies={"one_way": Latency.of([MS, p99_ms * MS]), "receipt": None},
     )
 

@@ -5,6 +5,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from ring.bench.ledger import Tally
+from ring.bench.meter import Spent
 from ring.bench.plot import plot
 from ring.bench.results import Latency, Run, Spread, make_run, percentile, summary
 
@@ -16,9 +17,7 @@ def run(cpu_us: dict[str, float] | None = None, *, done: int = 10, lost: int = 0
     return make_run(
         Tally(sent=done, delivered=done, lost=lost),
         done=done,
-        seconds=1.0,
-        cpu_us=cpu_us,
-        own_cpu_s=0.5,
+        spent=Spent(seconds=1.0, cpu_us=cpu_us, own_cpu_s=0.5),
         latencies={"one_way": Latency.of([ms * MS]), "receipt": None},
     )
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import trio
 
-from ring.cli.conversation import Conversation, printable
+from ring.cli.conversation import Conversation
 from ring.client import Client, ConnectionEnded, Message, Receipt, RoomEnded, RoomGap, RoomMessage
 from ring.client.messages import Incoming
 from ring.protocol import client as wire
@@ -388,9 +388,3 @@ async def test_the_end_of_the_connection(terminal: Terminal) -> None:
     terminal.client.deliver.send_nowait(ConnectionEnded("n1 closed with 4009: replaced"))
     with trio.fail_after(5), pytest.RaisesGroup(pytest.RaisesExc(ConnectionEnded, match="4009")):
         await terminal.run()
-
-
-def test_printable() -> None:
-    """Letters of all scripts stay; whatever controls does not."""
-    assert printable("héllo 你好 🙂") == "héllo 你好 🙂"
-    assert printable("a\tb\x9bc\u202e") == r"a\x09b\x9bc\x202e"

@@ -54,13 +54,8 @@ async def test_a_room_from_end_to_end(street: Street) -> None:
     for client in (twin, bob):
         message = client.only()
         assert message.pop("sent_at") > 1.7e12
-        assert message == {
-            "type": "room",
-            "room": "lobby",
-            "from": "alice",
-            "id": "p1",
-            "data": {"a": [1, None]},
-        }
+        said = {"room": "lobby", "from": "alice", "id": "p1", "data": {"a": [1, None]}}
+        assert message == {"type": "room", **said}
     frames = await ask(alice, "publish", id="p2", room="lobby", data=2, echo=True)
     assert sorted(frame["type"] for frame in frames) == ["ok", "room"]
     bob.heard()

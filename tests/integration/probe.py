@@ -70,7 +70,7 @@ class Probe:
                     value = (await self.look()).get(key)
                     if value is not None and condition(value, before):
                         break
-                    await trio.sleep(LOOK_S)
+                    await trio.sleep(LOOK_S)  # a page tells of no events: it is looked at again
         except trio.TooSlowError:
             raise AssertionError(f"{name}{labels or ''} was {before}, is {value}") from None
         for end in ("_count", "_sum"):

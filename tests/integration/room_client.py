@@ -8,34 +8,30 @@ import msgspec
 import trio
 
 from ring.protocol import client as wire
-from ring.protocol.websocket import TEXT
-from tests.integration.raw import RawClient
+from tests.integration.roommate import InRooms
 
 ANSWER_S = 10.0  # after which an answer is none
 REFUSED_S = 5.5  # a refusal is given within 5 s, by a node that has more to do
 AGAIN_S = 0.05
 
 
-class RoomClient(RawClient):
-    """A client that also joins rooms; it hears what is said there and that something may be missing."""
+class RoomClient(InRooms):
+    """A client that also joins rooms, and waits for each answer; it hears the words that are said there."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.heard: list[wire.Room] = []
-        self.warnings: list[wire.Error] = []  # about a room
         self.sent_away: list[wire.Reconnect] = []
         self.longest_s = 0.0  # that an answer took
-        self._asked = 0
-        self._answers: dict[str, wire.Ok | wire.Error] = {}
 
     async def join(self, room: str) -> str:
         """What is answered: "ok" or the error's code."""
-        return await self._ask(lambda number: wire.Join(number, room))
+        return await self._ask(lambda frame_id: wire.Join(frame_id, room))
 
     async def publish(self, room: str, words: str, *, echo: bool = False) -> str:
         """What is answered: "ok" or the error's code."""
         data = msgspec.Raw(msgspec.json.encode(words))
-        return await self._ask(lambda number: wire.Publish(number, room, data, echo))
+        return await self._ask(lambda frame_id: wire.Publish(frame_id, room, data, echo))
 
     def words(self, room: str) -> list[str]:
         """What was said there."""
@@ -44,36 +40,29 @@ class RoomClient(RawClient):
     async def until_warned(self, room: str) -> None:
         """Returns once it has been told that messages of this room may be missing."""
         with trio.fail_after(ANSWER_S):
-            await self.watch.until(lambda: room in [warning.room for warning in self.warnings])
+            await self.watch.until(lambda: room in [gap.room for gap in self.gaps])
 
     async def until_more(self, room: str, count: int) -> None:
         """Returns once it has heard more than so much there."""
         await self.watch.until(lambda: len(self.words(room)) > count)
 
     async def _ask(self, question: Callable[[str], wire.ClientMessage]) -> str:
-        self._asked += 1
-        number = f"asked {self._asked}"
         began = trio.current_time()
-        self.write(TEXT, wire.encode(question(number)))
         with trio.fail_after(ANSWER_S):
-            await self.watch.until(lambda: number in self._answers)
+            answer = await self.answer(self._command(question))
         self.longest_s = max(self.longest_s, trio.current_time() - began)
-        answer = self._answers[number]
         return "ok" if isinstance(answer, wire.Ok) else answer.code.value
+
+    def _copy(self, message: wire.Room) -> None:
+        self.heard.append(message)
 
     def _hear(self, now: float, payload: bytes, *others: Any) -> None:
         message = wire.decode_server(payload)
         match message:
-            case wire.Room():
-                self.heard.append(message)
-            case wire.Ok():
-                self._answers[message.id] = message
-            case wire.Error() if isinstance(message.id, str) and message.id.startswith("asked "):
-                self._answers[message.id] = message
-            case wire.Error() if isinstance(message.room, str):
-                self.warnings.append(message)
             case wire.Reconnect():
                 self.sent_away.append(message)
+            case wire.Error(id=str(frame_id)) if frame_id.startswith("asked "):
+                self.answers[frame_id] = [message]  # to a frame that a test wrote itself
             case _:
                 super()._hear(now, payload, *others)
 

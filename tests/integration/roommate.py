@@ -1,7 +1,8 @@
 """A raw client that is in rooms: every copy as it came, and every answer to every command."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import trio
@@ -22,16 +23,14 @@ class Copy(NamedTuple):
     n: int
 
 
-class Roommate(RawClient):
-    """A `RawClient` that joins, leaves and publishes; each returns the id of its command."""
+class InRooms(RawClient, ABC):
+    """A `RawClient` that hears of rooms, and the answers to its commands; its kinds say what it asks for."""
 
-    def __init__(self, *arguments: object, **others: object) -> None:
-        super().__init__(*arguments, **others)  # type: ignore[arg-type]  # RawClient's own
-        self.copies: list[Copy] = []
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.answers: dict[str, list[Answer]] = {}  # by id, once the command was sent
         self.gaps: list[wire.Error] = []  # that named a room
         self._commands = 0
-        self.published = 0
 
     def _command(self, make: Callable[[str], wire.ClientMessage]) -> str:
         frame_id = f"{self.user}:{self._commands}"
@@ -39,6 +38,37 @@ class Roommate(RawClient):
         self.answers[frame_id] = []
         self.write(TEXT, wire.encode(make(frame_id)))
         return frame_id
+
+    async def answer(self, frame_id: str) -> Answer:
+        """Waits for the answer to a command."""
+        await self.watch.until(lambda: bool(self.answers[frame_id]))
+        return self.answers[frame_id][0]
+
+    @abstractmethod
+    def _copy(self, message: wire.Room) -> None:
+        """Somebody said this in a room."""
+
+    def _hear(self, now: float, payload: bytes, *others: Any) -> None:
+        message = wire.decode_server(payload)
+        match message:
+            case wire.Room():
+                self._copy(message)
+            case wire.Ok() | wire.Error() if message.id in self.answers:
+                assert isinstance(message.id, str)
+                self.answers[message.id].append(message)
+            case wire.Error() if isinstance(message.room, str):
+                self.gaps.append(message)
+            case _:
+                super()._hear(now, payload, *others)
+
+
+class Roommate(InRooms):
+    """Joins, leaves and publishes numbers by plain calls; each returns the id of its command."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.copies: list[Copy] = []
+        self.published = 0
 
     def join(self, room: str) -> str:
         """Sends a join."""
@@ -54,11 +84,6 @@ class Roommate(RawClient):
         self.published += 1
         return self._command(lambda frame_id: wire.Publish(frame_id, room, data, echo))
 
-    async def answer(self, frame_id: str) -> Answer:
-        """Waits for the answer to a command."""
-        await self.watch.until(lambda: bool(self.answers[frame_id]))
-        return self.answers[frame_id][0]
-
     async def done(self, frame_id: str) -> None:
         """Waits until it is done."""
         answer = await self.answer(frame_id)
@@ -68,19 +93,9 @@ class Roommate(RawClient):
         """Sender and number of what came of a room, in order."""
         return [(copy.sender, copy.n) for copy in self.copies if copy.room == room]
 
-    def _hear(self, now: float, payload: bytes, *others: object) -> None:
-        message = wire.decode_server(payload)
-        match message:
-            case wire.Room():
-                assert message.from_ is not None
-                self.copies.append(Copy(message.room, message.from_, _decode_text(message.data).n))
-            case wire.Ok() | wire.Error() if message.id in self.answers:
-                assert isinstance(message.id, str)
-                self.answers[message.id].append(message)
-            case wire.Error() if isinstance(message.room, str):
-                self.gaps.append(message)
-            case _:
-                super()._hear(now, payload, *others)  # type: ignore[arg-type]  # RawClient's own
+    def _copy(self, message: wire.Room) -> None:
+        assert message.from_ is not None
+        self.copies.append(Copy(message.room, message.from_, _decode_text(message.data).n))
 
 
 async def joined(nursery: trio.Nursery, room: str, *clients: Roommate) -> None:

@@ -11,11 +11,13 @@ import trio
 
 from ring.store.embedded import EmbeddedServer, free_port
 from tests.integration.cluster import READY_S, processes
+from tests.transport.wire import Wire
 
 USER = "ringuser"
 PASSWORD = "hunter2-of-redis"
 SECRET = "a secret of the cluster that is long enough"
 API_KEY = "a key of the api that is long enough"
+TOKEN = "a-token-of-a-client"
 
 
 async def words_of(redis: str, *, until_away: bool = False) -> tuple[int, str]:
@@ -85,20 +87,37 @@ async def test_a_url_that_is_malformed() -> None:
 
 
 async def test_a_node_at_work(redis_url: str, tmp_path: Path) -> None:
-    """At `debug`, with clients and requests that bring secrets along: none of them is in its log."""
+    """At `debug`, with a client and requests that bring secrets and names along: none is in its log."""
     secret, key = tmp_path / "secret", tmp_path / "key"
     secret.write_text(SECRET)
     key.write_text(API_KEY)
     options = ("--secret-file", str(secret), "--api-key-file", str(key), "--log-level", "debug")
     async with processes(redis_url, tmp_path, *options) as cluster:
-        first, _ = await cluster.start("n1", "n2")
+        first, second = await cluster.start("n1", "n2")
         async with httpx.AsyncClient(base_url=f"http://{first.ready['api']}", trust_env=False) as http:
             for given in (API_KEY, API_KEY + "x"):
                 await http.get("/v1/users?user=the-user", headers={"Authorization": f"Bearer {given}"})
             await http.get(f"/v1/ring?key={API_KEY}")
+        target = f"/v1/connect?user=the-user&device=the-device&token={TOKEN}"
+        wire = await Wire.upgraded(first.ready["edge"], target)
+        await wire.message()
+        for text in (
+            b'{"type":"send","id":"1","to":"the-recipient","data":{"text":"the-text"}}',
+            b'{"type":"join","id":"2","room":"the-room"}',
+            b'{"type":"send","to":"the-recipient","data":"the-text"',
+        ):
+            await wire.text(text)
+            await wire.message()
+        await wire.close(1000, "the-reason")
+        await wire.all()
         await first.stop()
+        await second.stop()
         log = first.log.read_text()
+        everything = log + second.log.read_text()
     assert "request ended" in log
     assert "peer linked" in log
-    for hidden in (SECRET, API_KEY, "the-user"):
-        assert hidden not in log
+    assert "session opened" in log
+    assert "session ended" in log
+    names = ("the-user", "the-device", "the-recipient", "the-text", "the-room", "the-reason")
+    for hidden in (SECRET, API_KEY, TOKEN, *names):
+        assert hidden not in everything

@@ -160,6 +160,31 @@ async def test_a_newer_incarnation_takes_the_place_of_an_older_one(nursery: trio
     assert other.link("n1").incarnation == "new"
 
 
+async def test_an_incarnation_that_another_has_followed_sees_a_later_ring(nursery: trio.Nursery) -> None:
+    """All refuse it; but what they showed before tells it that it is they who live on, and not it."""
+    old, member = await start(nursery, Node("n1", "old"), Node("n2"))
+    new = msgspec.structs.replace(old.member, incarnation="new")
+    member.mesh.update(view(6, member, new))
+    old.mesh.update(view(6, old, member))
+    await until_outcome(old, "n2", "refused_by_peer")
+    seen = [old.mesh.outpaced]
+    member.mesh.update(view(7, member, new))
+    while not seen[-1]:
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        seen.append(old.mesh.outpaced)
+    assert seen[0] is False
+    assert old.mesh.dial_outcome("n2") == "refused_by_peer"
+
+
+async def test_a_stranger_at_a_members_address_shows_no_later_ring(nursery: trio.Nursery) -> None:
+    """A node of another cluster has the address now: its epochs are nothing to this one."""
+    one, stranger = await start(nursery, Node("n1"), Node("n2", cluster="another"))
+    stranger.mesh.update(view(9, stranger))
+    one.mesh.update(view(5, one, stranger))
+    await until_outcome(one, "n2", "refused_by_peer")
+    assert not one.mesh.outpaced
+
+
 async def test_a_dial_on_its_way_is_given_up_with_its_member(nursery: trio.Nursery) -> None:
     """Whatever it has reached so far."""
     one = Node("n1")

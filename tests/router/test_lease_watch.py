@@ -19,12 +19,14 @@ class Watched:
         self.renewed_at = 100.0
         self.run_s = 60.0
         self.dials: dict[str, Outcome | None] = {}
+        self.outpaced = False
         self.standings: list[Standing] = []
         self.watch = LeaseWatch(
             self.node.routing,
             self.node.wheel,
             ttl_s=3.0,
             dial_outcome=self.dials.get,
+            outpaced=lambda: self.outpaced,
             on_standing=self.standings.append,
             clock=lambda: self.now,
         )
@@ -108,6 +110,32 @@ def test_a_link_that_shows_a_later_ring_is_enough(watched: Watched) -> None:
     watched.node.links["n2"].epoch = 9
     watched.pass_time(3.01)
     assert watched.standings == ["superseded"]
+
+
+def test_a_peer_that_refuses_and_shows_a_later_ring_is_enough(watched: Watched) -> None:
+    """Another life of this node may be in that: this one must not take the refusals for deaths, and own."""
+    watched.node.links.clear()
+    watched.dials.update(n2="refused_by_peer", n3="refused_by_peer")
+    watched.outpaced = True
+    watched.pass_time(3.01)
+    assert watched.standings == ["superseded"]
+
+
+def test_a_new_link_owes_nothing(watched: Watched) -> None:
+    """What was asked on an earlier link was lost with it: no silence, and no reason to send clients away."""
+    watched.pass_time(3.01)
+    assert watched.standings == ["unsure"]
+    lost = dict(watched.node.links)
+    watched.node.links.clear()
+    watched.pass_time(1.4)
+    watched.node.links.update(lost)
+    for link in lost.values():
+        watched.watch.link_up(cast("Any", link))
+    watched.pass_time(0.4)
+    assert watched.asked() == ["n2", "n3"]
+    assert watched.standings == ["unsure"]
+    watched.pass_time(1.5)
+    assert watched.standings == ["unsure", "isolated"]
 
 
 def test_who_is_not_linked_counts_by_its_dial(watched: Watched) -> None:

@@ -1,5 +1,6 @@
 """Where the numbers of a node are read: before it runs, and where reading takes more than a look."""
 
+import weakref
 from typing import Any, cast
 
 import pytest
@@ -140,6 +141,19 @@ def test_links_that_follow_each_other(node: Node) -> None:
     assert readings(node)[frames] == {}
     node.routing.links["n2"] = cast("Any", Link("n2", 1))
     assert labelled(readings(node)[frames]) == {}
+
+
+def test_peers_that_are_gone_are_forgotten(node: Node) -> None:
+    """Also where nobody scrapes: nodes come under names of their own for as long as this one runs."""
+    gone = Link("n2", 3)
+    held = weakref.ref(gone)
+    node.telemetry.link_up(cast("Any", gone))
+    del gone
+    assert held() is None, "nothing holds on to a link that has ended"
+    node.telemetry.link_up(cast("Any", Link("n3", 3)))
+    node.routing.links["n2"] = cast("Any", again := Link("n2", 1))
+    node.telemetry.link_up(cast("Any", again))
+    assert labelled(readings(node)["ring_link_frames_total"]) == {("n2", "out"): 1}
 
 
 def test_a_state_of_a_link_that_a_later_release_knows(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,21 +82,24 @@ clean:  ## Removes the environments and everything that was made
 	rm -rf $(VENV) .venvs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Made anew, from nothing, when what is pinned changes: nothing stays behind of what was pinned before.
+# Made anew, from nothing, when what is pinned changes: nothing stays behind of what was pinned before. --no-deps: what
+# is pinned is all there is to install; pip, left to resolve "coverage[toml]", would look past the pin at newer releases.
+# 'pip check' then holds that nothing is missing.
 $(PINNED): requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Ring needs Python 3.11 or newer, and '$(PYTHON)' is not: name one, as in 'make PYTHON=python3.12 demo'" >&2; \
 		exit 1; }
 	@echo "making $(VENV) with $$($(PYTHON) --version) (once; about a minute)" >&2
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/pip install --quiet --require-hashes -r requirements/dev.txt
+	@$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
 	@touch $@
 
 $(PEERS)/.made: requirements/bench.txt
 	@$(PYTHON) -m venv --clear $(PEERS)
-	@$(PEERS)/bin/pip install --quiet --require-hashes -r requirements/bench.txt
+	@$(PEERS)/bin/pip install --quiet --no-deps --require-hashes -r requirements/bench.txt
 	@touch $@
 
 $(MADE): $(PINNED) pyproject.toml
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/pip check >&2 || { echo "requirements/dev.txt lacks what is named above: 'make requirements'" >&2; exit 1; }
 	@touch $@

@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_REQUIRE_VIRTUALENV := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-deps test-matrix suite check format docs bench bench-peers bench-echo bench-idle \
+.PHONY: help demo test test-deps test-matrix suite check format docs bench verify bench-peers bench-echo bench-idle \
 	requirements clean
 
 help:  ## What can be made
@@ -57,6 +57,9 @@ docs: $(MADE)  ## Writes the reference pages that are made from the code
 
 bench: $(MADE)  ## Ring beside what bench-peers has installed: docs/benchmarks.md (QUICK=1: a look, no page)
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+
+verify: $(MADE)  ## ring verify with five seeds, and twenty kills: the tables of docs/how-to/verify.md
+	$(BIN)/python -m benchmarks.verified
 
 bench-peers: $(PEERS)/.made  ## What bench compares with: installed as root on Debian, else named
 	@sh benchmarks/peers/install

@@ -83,7 +83,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         Seconds, Meta(description="How often a client is pinged; two misses in a row end it")
     ] = 25.0
     linger_s: Annotated[Delay, Meta(description="How long a user is waited for whose connection broke")] = 2.0
-    spill_after_s: Annotated[Seconds, Meta(description="How long a message waits to be acknowledged")] = 2.0
+    spill_after_s: Annotated[
+        Seconds, Meta(description="How long a message waits to be acknowledged before Redis keeps it")
+    ] = 2.0
     send_timeout_s: Annotated[Seconds, Meta(description="How long a message waits for any answer")] = 10.0
     drain_timeout_s: Annotated[Delay, Meta(description="How long a stopping node takes to hand over")] = 10.0
     message_bytes: Annotated[
@@ -105,6 +107,29 @@ class Settings(Struct, frozen=True, kw_only=True):
             " first pattern that matches counts; `disconnect` (4008) where none does"
         ),
     ] = ()
+    mailbox_messages: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=2**20,
+            description="Most messages that Redis keeps for one user; 0 keeps none: `offline` is the answer",
+        ),
+    ] = 1000
+    mailbox_bytes: Annotated[
+        int, Meta(ge=1024, le=2**30, description="Most bytes that Redis keeps for one user")
+    ] = 4 * 2**20
+    mailbox_keep_s: Annotated[
+        float, Meta(gt=0, le=31_536_000, description="How long a message is kept that has no `ttl_s`")
+    ] = 604_800.0
+    mailbox_replicas: Annotated[
+        int, Meta(ge=0, le=16, description="So many replicas must have a message before it is `queued`")
+    ] = 0
+    mailbox_fsync: Annotated[
+        bool, Meta(description="Redis must have it on disk, too, before it is `queued` (7.2, Valkey)")
+    ] = False
+    mailbox_wait_s: Annotated[
+        float, Meta(gt=0, le=1.5, description="How long is waited for these replicas, and for the disk")
+    ] = 1.0
     max_connections: Annotated[int, Meta(ge=1, description="Clients at one time, at most")] = 20_000
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="The least to log")
@@ -271,6 +296,8 @@ def _check(settings: Settings) -> None:
         raise SettingsError(
             "output_bytes: must be above message_bytes, or one message would be too much for a client"
         )
+    if settings.mailbox_bytes <= 2 * settings.message_bytes:
+        raise SettingsError("mailbox_bytes: must be above twice message_bytes, or one message might not fit")
     if settings.auth == "jwt":
         raise SettingsError("auth: this release has no tokens yet; use `none`, on loopback")
     _check_addresses(settings)

@@ -3,10 +3,12 @@
     node
     +-- redis        the connection to Redis            store
     +-- rooms        publishes, and hands out           rooms
+    +-- spill        letters to Redis and back          mailbox
     +-- pump         every socket of the node           transport
     +-- api          HTTP                               api
     +-- mesh         a task per peer that it dials      peers
     +-- membership   the lease, and the view            cluster
+    +-- deaths       whether peers that are lost live   router
 
 The pump's tick does all the work on messages; the tasks bring it news of the ring.
 """
@@ -14,7 +16,6 @@ The pump's tick does all the work on messages; the tasks bring it news of the ri
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from random import randrange
 from secrets import token_hex
 
 import structlog
@@ -27,18 +28,21 @@ from ring.cluster.lease import OWNING, Standing
 from ring.cluster.membership import Membership
 from ring.cluster.view import Member, RingView
 from ring.config import EMBEDDED, Settings
+from ring.edge import farewell
 from ring.edge.admission import Admission, Believing
 from ring.edge.gateway import Gateway
 from ring.edge.session import ClientSession
 from ring.mailbox.mailbox import WINDOW_BYTES
 from ring.mailbox.owner import Mailboxes
 from ring.mailbox.pending import Pending
+from ring.mailbox.spill import Spill
 from ring.peers.link import PeerLink
 from ring.peers.mesh import Mesh
 from ring.protocol import peer
 from ring.rooms.policy import Policies
 from ring.rooms.rooms import Rooms
 from ring.router.attachments import Attachments
+from ring.router.death_watch import DeathWatch
 from ring.router.lease_watch import LeaseWatch
 from ring.router.router import Router
 from ring.router.routing import Routing
@@ -55,17 +59,11 @@ from ring.transport.pump import Pump
 SWEEP_S = 0.25
 """How often messages without an answer are looked through."""
 
-SETTLE_S = 1.0
-"""How long a draining node lets a client's messages get their receipts before it asks the client to go."""
-
 HAND_OVER = 0.75
 """The part of `drain_timeout_s` in which a draining node hands over; the rest is for its clients."""
 
 FAREWELL_S = 2.0
 """How long a leaving node waits for Redis to note it."""
-
-ISOLATED_MS = 1000
-"""The clients of a node that is cut off come back elsewhere within this time, not all in one moment."""
 
 _log = structlog.get_logger()
 
@@ -90,18 +88,26 @@ class Node:
         self._handing_over = trio.CancelScope()
         self._due: list[ClientSession] = []
         self._redis: Redis
+        self._letters: Redis  # a connection of its own: the lease waits for no mailbox
         self._membership: Membership
         self.mesh: Mesh
+        self.spill = (
+            Spill(connected=lambda: self._letters.connected, away_s=lambda: self._letters.away_s)
+            if settings.mailbox_messages
+            else None
+        )
         self.mailboxes = Mailboxes(
             node=self.name,
             incarnation=self.incarnation,
             wheel=self.pump.wheel,
             notify=lambda *fate: self.router.notify(*fate),
+            spill=self.spill,
             linger_s=settings.linger_s,
             spill_after_s=settings.spill_after_s,
             # Half of what a session's output may hold: acknowledged late is not read late.
             window_bytes=min(WINDOW_BYTES, settings.output_bytes // 2),
         )
+        self.mailboxes.fenced = lambda: self._membership.renew_soon()
         self.pending = Pending(send_timeout_s=settings.send_timeout_s)
         self.rooms = Rooms(
             node=self.name,
@@ -132,6 +138,15 @@ class Node:
             on_standing=self._on_standing,
         )
         self.pump.before_tick.append(self._lease.check)
+        self.deaths = DeathWatch(
+            self.routing,
+            probe=lambda member: self.mesh.probe(member),
+            suspect=lambda member: self._membership.suspect(member),
+            renew=lambda: self._membership.renew_soon(),
+            go_on_without=lambda dead, disputed: self._membership.go_on_without(dead, disputed=disputed),
+            standing=lambda: self._lease.standing,
+            ttl_s=settings.ttl_s,
+        )
         self._whois = WhoIs(self.routing, self.mailboxes)
         self.routing.handle(peer.MembersWanted, self._on_members_wanted)
         self.routing.handle(peer.Members, self._on_members)
@@ -172,6 +187,10 @@ class Node:
                 url = (await stack.enter_async_context(EmbeddedServer())).url
             self._redis = redis = Redis.from_url(url, client_name=f"ring-{self.name}")
             nursery.start_soon(redis.run)
+            if self.spill is not None:
+                self._letters = Redis.from_url(url, client_name=f"ring-{self.name}-mailboxes")
+                nursery.start_soon(self._letters.run)
+                nursery.start_soon(self.spill.serve, self._letters, settings, self.pump.flush_soon)
             subscriber = Subscriber.from_url(url, client_name=f"ring-{self.name}-rooms")
             nursery.start_soon(self.rooms.run, redis, subscriber)
             edge = self.pump.listen(
@@ -182,6 +201,8 @@ class Node:
             )
             self.telemetry.edge = edge
             self.telemetry.store = {"commands": redis, "rooms": subscriber}
+            if self.spill is not None:
+                self.telemetry.store["mailboxes"] = self._letters
             await nursery.start(self.pump.run)
             application = api.application(self, settings.api_key())
             api_address: str = await nursery.start(api.run, application, settings.api)
@@ -214,6 +235,7 @@ class Node:
             await nursery.start(self.mesh.run)
             await nursery.start(self._membership.run)
             self._lease.watch(self._membership)
+            await nursery.start(self.deaths.run)
             nursery.start_soon(self._own_no_more)
             self.pump.wheel.call_later(SWEEP_S, self._sweep)
             await self._settled.wait()
@@ -237,7 +259,7 @@ class Node:
                 self._hand_over_or_not()
                 await self._membership.drain()
                 await self._settled.wait()
-            await self._send_clients_away()
+            await farewell.drain(self.attachments.sessions)
         with trio.move_on_after(FAREWELL_S if self._redis.connected else 0):
             await self._membership.leave()
         _log.info("left", node=self.name, sessions=len(self.attachments.sessions))
@@ -246,17 +268,6 @@ class Node:
         # Without Redis nothing can be handed over, whether it is away or says nothing: clients need not wait.
         if self._draining and self._lease.standing not in ("held", "unsure"):
             self._handing_over.cancel()
-
-    async def _send_clients_away(self) -> None:
-        patience = trio.current_time() + SETTLE_S
-        while self.attachments.sessions:
-            late = trio.current_time() >= patience
-            spread_ms = min(2000, 10 * len(self.attachments.sessions))
-            for session in tuple(self.attachments.sessions.values()):
-                if late or session.settled:
-                    after_ms = randrange(spread_ms + 1)  # noqa: S311 - nobody gains by guessing it
-                    session.reconnect(after_ms, "the node drains")
-            await trio.sleep(0.02)
 
     async def _own_no_more(self) -> None:
         """Gives up all slots if others compute another table: two owners of a slot would split its users."""
@@ -278,6 +289,7 @@ class Node:
             "lease " + standing, lease_age_s=round(self._membership.lease_age_s, 3), redis=self._redis.trouble
         )
         self.mesh.dial_all(standing != "held")
+        self.deaths.on_standing(standing)
         if standing in OWNING:
             self.transition.resume()
         else:
@@ -288,8 +300,7 @@ class Node:
             # What still lies in them would arrive when the network is back, behind what its senders repeat.
             for link in tuple(self.mesh.links.values()):
                 link.drop("this node is cut off")
-            for session in tuple(self.attachments.sessions.values()):
-                session.reconnect(randrange(ISOLATED_MS), "the node is cut off")  # noqa: S311 - nobody gains by it
+            farewell.cut_off(self.attachments.sessions)
 
     # --- news of the ring
 
@@ -300,6 +311,7 @@ class Node:
         self.transition.enter(view)
         self.mesh.update(view)
         self._lease.look()
+        self.deaths.look()
 
     def _on_settled(self) -> None:
         self._settled.set()
@@ -307,6 +319,7 @@ class Node:
     def news(self, link: PeerLink, epoch: int, members_hash: int) -> None:
         """A peer routes by another ring than this node."""
         self._membership.heard(epoch, members_hash)  # the link asks for its members
+        self.deaths.news(epoch, members_hash)
 
     def _on_members_wanted(self, link: PeerLink, item: peer.MembersWanted) -> None:
         link.send_urgent(self._membership.document())
@@ -326,6 +339,7 @@ class Node:
         """A peer cannot be talked to; Redis may know whether it lives."""
         self.attachments.link_down(link)
         self._membership.renew_soon()
+        self.deaths.link_down(link)
 
     # --- time
 

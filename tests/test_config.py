@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from ring.config import OPTIONS, Settings, SettingsError, is_loopback, load, read_secret, split_address
+from ring.mailbox.spill import PATIENCE_S
+from ring.mailbox.vault import MAX_WAIT_S
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -69,6 +71,10 @@ class TestSources:
             "secret_file": secret,
             "api_key_file": secret,
             "peer_insecure": True,
+            "mailbox_bytes": 10_001,
+            "mailbox_replicas": 2,
+            "mailbox_fsync": True,
+            "mailbox_wait_s": 0.5,
             "log_level": "debug",
             "log_format": "json",
         }
@@ -159,6 +165,14 @@ class TestValues:
             ("weight", "1.5", "a whole number, 1 to 1000"),
             ("message_bytes", "1k", "a whole number of bytes, 128 to 16777216"),
             ("max_connections", "0", "a whole number, 1 or more"),
+            ("mailbox_messages", "-1", "a whole number, 0 to 1048576"),
+            ("mailbox_messages", "all", "a whole number, 0 to 1048576"),
+            ("mailbox_bytes", "1023", "a whole number of bytes, 1024 to 1073741824"),
+            ("mailbox_keep_s", "0", "a number of seconds above 0, up to 31536000"),
+            ("mailbox_replicas", "17", "a whole number, 0 to 16"),
+            ("mailbox_fsync", "always", "true or false"),
+            ("mailbox_wait_s", "0", "a number of seconds above 0, up to 1.5"),
+            ("mailbox_wait_s", "2", "a number of seconds above 0, up to 1.5"),
             ("auth", "basic", "one of none, jwt"),
             ("log_format", "xml", "one of console, json"),
             ("secret_file", "", "the path of a file"),
@@ -197,6 +211,18 @@ class TestValues:
     def test_a_client_must_be_able_to_get_one_message(self) -> None:
         """The output bound is above the message bound."""
         assert refusal({"output_bytes": "65536"}).startswith("output_bytes: must be above message_bytes")
+
+    def test_a_mailbox_must_have_room_for_messages(self) -> None:
+        """Else one that is allowed to be sent might never be stored."""
+        assert refusal({"mailbox_bytes": "131072"}).startswith(
+            "mailbox_bytes: must be above twice message_bytes"
+        )
+        assert load({"name": "n1", "mailbox_bytes": "131073"}, {}).mailbox_bytes == 131_073
+
+    def test_waiting_for_replicas_ends_before_the_store_counts_as_away(self) -> None:
+        """And within what a mailbox's connection may be held up."""
+        longest = load({"name": "n1", "mailbox_wait_s": "1.5"}, {}).mailbox_wait_s
+        assert longest < min(PATIENCE_S, MAX_WAIT_S)
 
     @pytest.mark.parametrize(
         "address", ["8001", "127.0.0.1", ":8001", "127.0.0.1:", "127.0.0.1:65536", "::1:80", "[]:80", "h:²"]

@@ -72,9 +72,21 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Sent again, and dropped", "ops", ("messages_resent_total", "messages_dropped_total")),
         Panel("Late, and lost", "ops", ("late_deliveries_total", "mailboxes_lost_total")),
     ),
+    "Stored": (
+        Panel(
+            "Stored, read and removed",
+            "ops",
+            ("stored_messages_total", "stored_messages_read_total", "stored_messages_removed_total"),
+        ),
+        Panel("Not stored", "ops", ("stored_failed_total", "stored_fenced_total")),
+        Panel("Mailboxes that wait for Redis", "short", ("stored_waiting",)),
+        Panel("Pages read", "ops", ("stored_reads_total",)),
+        Panel("Sessions served without", "ops", ("stored_unread_sessions_total",)),
+    ),
     "Ring": (
         Panel("Epoch", "none", ("epoch",)),
         Panel("Changes", "ops", ("changes_total",)),
+        Panel("Suspicions", "ops", ("suspicions_total",)),
         Panel("Members", "short", ("members",)),
         Panel("Slots owned", "short", ("slots_owned",)),
         Panel("Share", "percentunit", ("share_ratio",)),

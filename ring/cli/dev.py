@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ring.dev.cluster import Event
+    from ring.child import Event
 
 MAX_NODES = 64
 

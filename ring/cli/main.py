@@ -19,6 +19,7 @@ from ring.cli.inspect import owner, status
 from ring.cli.plan import plan
 from ring.cli.serve import serve
 from ring.cli.talk import chat, send
+from ring.cli.verify import verify
 from ring.config import SettingsError
 from ring.protocol.codes import ErrorCode, RingError
 
@@ -39,7 +40,7 @@ def version() -> None:
     typer.echo(f"ring {__version__}")
 
 
-for _command in (serve, dev, status, owner, balance, plan, send, chat):
+for _command in (serve, dev, status, owner, balance, plan, send, chat, verify):
     app.command()(_command)
 app.add_typer(bench, name="bench")
 

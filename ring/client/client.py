@@ -76,7 +76,7 @@ class Client:
 
     @property
     def gaps(self) -> int:
-        """How often a node could not tell whether it had kept everything since the last connection."""
+        """How often a node could not tell whether this client has everything since the last connection."""
         return self._connection.gaps
 
     @property
@@ -294,7 +294,8 @@ async def connect(
         device: the name of this client among the user's. The same again replaces the old one. Random if None.
         token: the user's token, or a callable (plain or async) that gets one; it is asked again when a node
             refuses the last one. What it raises ends the client.
-        on_gap: called when a node could not tell whether it had kept everything since the last connection.
+        on_gap: called when a node could not tell whether this client has everything since the last
+            connection.
         ssl_context: for `wss://`; Python's default one if None.
         backoff: when to connect again.
 
@@ -315,6 +316,13 @@ async def connect(
         ssl_context=ssl_context,
         backoff=backoff or Backoff(),
     )
+    async with attached(connection, device) as client:
+        yield client
+
+
+@asynccontextmanager
+async def attached(connection: Connection, device: str) -> AsyncIterator[Client]:
+    """The block of `connect`, around a connection that is made already."""
     raised: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:

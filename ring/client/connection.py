@@ -18,7 +18,7 @@ from ring.client.inbox import Inbox
 from ring.client.messages import ConnectionEnded
 from ring.client.outbox import Outbox
 from ring.client.rooms import Rooms
-from ring.client.session import Session
+from ring.client.session import Observer, Session
 from ring.client.wire import Address, dial, unreachable
 from ring.protocol.client import Welcome
 from ring.protocol.codes import BadRequest, CloseCode, Reaction
@@ -38,7 +38,7 @@ _log = logging.getLogger("ring.client")
 
 
 class Connection:
-    """See the module. The arguments are those of `ring.connect`.
+    """See the module. The arguments are those of `ring.connect`, and who sees the wire.
 
     Attributes:
         inbox: what came.
@@ -62,6 +62,7 @@ class Connection:
         on_gap: Callable[[], None] | None,
         ssl_context: ssl.SSLContext | None,
         backoff: Backoff,
+        observer: Observer | None = None,
     ) -> None:
         self.inbox = Inbox()
         self.outbox = Outbox()
@@ -81,6 +82,7 @@ class Connection:
         self._on_gap = on_gap
         self._ssl_context = ssl_context
         self._backoff = backoff
+        self._observer = observer
         self._ready = trio.Event()  # the first welcome, or the end
         self._arrived = trio.Event()
         self._end: ConnectionEnded | None = None
@@ -209,7 +211,9 @@ class Connection:
             try:
                 async with trio.open_nursery() as nursery:
                     websocket = await wire.upgrade(nursery, address, self._target(address), self._headers())
-                    session = Session(websocket, wire, self.inbox, self.outbox, self.rooms, self._arrival)
+                    session = Session(
+                        websocket, wire, self.inbox, self.outbox, self.rooms, self._arrival, self._observer
+                    )
                     welcome = await session.welcome()
                     if isinstance(welcome, Ending):
                         ending = welcome
@@ -238,6 +242,8 @@ class Connection:
             parameters["user"] = self._user
         if self.inbox.position is not None:
             parameters["resume"] = self.inbox.position
+            if self._observer is not None:
+                self._observer.resuming(self.inbox.position)
         return address.target(parameters)
 
     def _headers(self) -> list[tuple[bytes, bytes]]:

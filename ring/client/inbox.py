@@ -20,8 +20,9 @@ OVERHEAD_BYTES = 512
 """What a waiting message costs beside its text; so at most 8192 wait."""
 
 WINDOW = 16384
-"""So many messages are remembered to know their doubles by: all that wait, and 16 s of 1000 a second, which
-is longer than a sender goes on sending again (10 s)."""
+"""So many messages are remembered to know their doubles by, however long ago they came: all that wait, and
+16 s of 1000 a second, which is longer than a sender goes on sending again (10 s). What is stored, and comes
+again after hours, was among the last 256 before a cut: a node sends no more without an acknowledgement."""
 
 _DROPPED = "the program took its messages too slowly: some were dropped"
 

@@ -124,8 +124,8 @@ class Receipt:
 
     Attributes:
         id: the id that the library gave to the message.
-        status: "delivered": a client of the recipient has it. "queued": stored until one comes.
-            "failed": neither, and it will not be tried again.
+        status: "delivered": a client of the recipient has it. "queued": Redis keeps it until one has, or its
+            time is over. "failed": neither, and it will not be tried again.
         by: what proves a delivery: "client", the recipient's program, or "pong", its WebSocket stack.
         code: why it failed; `code.retryable` tells whether the same may succeed later.
         message: the same in words.

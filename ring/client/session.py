@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TypeVar, assert_never
+from typing import Protocol, TypeVar, assert_never
 
 import trio
 from msgspec import UnsetType
@@ -34,6 +34,22 @@ ACK_MESSAGES = 64
 _log = logging.getLogger("ring.client")
 
 
+class Observer(Protocol):
+    """Sees every message as it is on the wire, doubles too, which the library keeps to itself.
+
+    Not for applications: `ring verify` judges a cluster by it.
+    """
+
+    def received(self, message: protocol.ServerMessage | None) -> None:
+        """A node sent this, and nothing was made of it yet; None if its type is unknown."""
+
+    def resuming(self, seq: str) -> None:
+        """A node is about to be dialled, and told that this client has everything up to there."""
+
+    def sending(self, message: protocol.ClientMessage) -> None:
+        """This is about to be written."""
+
+
 class Session:
     """See the module.
 
@@ -44,6 +60,7 @@ class Session:
         outbox: where what is sent comes from, and receipts go.
         rooms: the same for what concerns rooms.
         on_arrival: called when the inbox holds something new.
+        observer: told of what is read and written.
     """
 
     def __init__(
@@ -54,7 +71,9 @@ class Session:
         outbox: Outbox,
         rooms: Rooms,
         on_arrival: Callable[[], None],
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer
         self._websocket = websocket
         self._wire = wire
         self._inbox = inbox
@@ -140,7 +159,10 @@ class Session:
         if isinstance(text, bytes):
             raise BadRequest("the server sent a binary frame")
         payload = text.encode()
-        return protocol.decode_server(payload), len(payload)
+        message = protocol.decode_server(payload)
+        if self._observer is not None:
+            self._observer.received(message)
+        return message, len(payload)
 
     async def _read(self) -> Ending:
         try:
@@ -224,6 +246,8 @@ class Session:
                         self._work = trio.Event()
 
     async def _write_frame(self, frame: protocol.ClientMessage) -> None:
+        if self._observer is not None:
+            self._observer.sending(frame)
         await self._websocket.send_message(protocol.encode(frame).decode())
 
     def _must_acknowledge(self) -> bool:

@@ -13,7 +13,7 @@ peer tells is entered while Redis does not answer.
 import hmac
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import structlog
@@ -32,6 +32,9 @@ from ring.store.connection import StoreError, StoreUnavailable
 from ring.store.keys import Keys
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+TAKE_OVER_S = 0.1
+"""How often a node that waits for its name asks, in the first ttl."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("ring.cluster")
 
@@ -103,6 +106,7 @@ class Membership:
         self._urgent = trio.Event()
         self._entered = trio.Event()
         self._leasing = trio.CancelScope()
+        self._renewing = trio.CancelScope()
 
     @property
     def view(self) -> RingView:
@@ -172,6 +176,36 @@ class Membership:
         """The members of this node's view, for a peer that asks."""
         return Members(self.view.epoch, list(self.view.members), self.view.previous)
 
+    async def suspect(self, member: Member) -> str:
+        """Has `member` removed, as one whose process has died, unless it shows a sign of life in time.
+
+        Returns what came of it: "evicted" or "gone" (it is a member no more), "refuted" (it has renewed its
+        lease), "unproven" (another node has to suspect it too) or "stale" (this one is no live member
+        itself). May be repeated at any time.
+
+        Raises:
+            StoreUnavailable, StoreError: nothing may have come of it.
+        """
+        answer = await self._scripts.suspect(self._me, member)
+        while answer.status in ("suspected", "wait"):
+            await trio.sleep(answer.details[0] / 1000)
+            answer = await self._scripts.evict(self._me, member, self._seen)
+        self._adopt(answer)
+        return answer.status
+
+    def go_on_without(self, dead: Collection[str], *, disputed: bool = False) -> None:
+        """Enters a ring of the next epoch without these members, which peers enter too when they see it.
+
+        For one node of a ring that is frozen. Redis is told when it is back, and then is behind. `disputed`:
+        there are two rings of this epoch, so nobody knows who was in the one before.
+        """
+        if self._pending is None:
+            view = self.view
+            rest = [member for member in view.members if member.name not in dead]
+            # `_seen` rises when it is entered: a renewal that showed it before would raise the old ring.
+            self._pending = Members(max(self._seen, view.epoch) + 1, rest, 0 if disputed else view.epoch)
+            self._news.set()
+
     async def drain(self) -> None:
         """Gives up all slots; returns when the view in which this node owns nothing has been entered.
 
@@ -205,6 +239,7 @@ class Membership:
 
     async def _join(self) -> Answer:
         told = ""
+        began = self._clock()
         while True:
             sent = self._clock()
             try:
@@ -220,7 +255,10 @@ class Membership:
                 if self._view is not None:
                     raise self._taken_over()
                 left_ms = max(1, answer.details[0])
-                reason, pause_s = "a live node has this name", min(self._ttl_s / 6, left_ms / 1000)
+                # One that was killed is gone within a second: the others suspect it.
+                patient = self._clock() - began > self._ttl_s
+                pause_s = min(self._ttl_s / 6 if patient else TAKE_OVER_S, left_ms / 1000)
+                reason = "a live node has this name"
             if reason != told:
                 _log.warning("waiting to join", cluster=self._cluster, name=self._me.name, reason=reason)
             told = reason
@@ -234,7 +272,7 @@ class Membership:
             due = trio.current_time() + self._ttl_s / 3
             try:
                 # An answer that comes later than this renews nothing.
-                with trio.move_on_after(self._ttl_s):
+                with trio.move_on_after(self._ttl_s) as self._renewing:
                     await self._renew()
                     await self._compare()
                     troubled = False
@@ -325,7 +363,9 @@ class Membership:
         mine = view.member(self._me.name)
         if mine is not None and mine.incarnation == self._me.incarnation:
             self._me = replace(self._me, weight=mine.weight)  # `set_weight` may have changed it
-        # Redis is to be told this view's table, and asked why this node is not in it if it is not.
+        # Redis is to be told this view's table, and asked why this node is not in it if it is not. A renewal
+        # that still waits for it is of the view before.
+        self._renewing.cancel()
         self.renew_soon()
         self._entered.set()
         self._entered = trio.Event()

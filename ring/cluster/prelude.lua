@@ -5,9 +5,10 @@
 --           epoch     hash: epoch, previous (the one before), members (the hash of all of them), swept (when lapsed leases were last looked for)
 --           geometry  hash: what all nodes must agree on (slots, algorithm, schema, ttl_ms, secret: a mark of it)
 --           table     hash: epoch, hash and data of the slot table
+--           suspects  hash: name -> who believes it dead, since when, as JSON; until it renews
 -- ARGV[1]   the time in ms, "" for the server's own: only tests give one
 
-local MEMBERS, LEASES, EPOCH, GEOMETRY, TABLE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local MEMBERS, LEASES, EPOCH, GEOMETRY, TABLE, SUSPECTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 
 local now = tonumber(ARGV[1])
 if not now then
@@ -51,12 +52,19 @@ local function lease(name, ttl)
   redis.call('ZADD', LEASES, whole(now + ttl), name)
 end
 
+-- A sign of life, or an end: whoever believed it dead has to look again.
+local function clear(name)
+  redis.call('HDEL', SUSPECTS, name)
+end
+
 local function enrol(name, record, ttl)
+  clear(name)
   redis.call('HSET', MEMBERS, name, record)
   lease(name, ttl)
 end
 
 local function strike(name)
+  clear(name)
   redis.call('HDEL', MEMBERS, name)
   redis.call('ZREM', LEASES, name)
 end
@@ -68,6 +76,21 @@ local function holder(name, incarnation)
     return 'gone'
   end
   return cjson.decode(record)[2] == incarnation and 'mine' or 'taken'
+end
+
+local function lives(name, incarnation)
+  return holder(name, incarnation) == 'mine' and tonumber(redis.call('ZSCORE', LEASES, name) or 0) > now
+end
+
+-- What stands against this incarnation, nil if nothing does. A lease that has moved refutes too: a node of the release
+-- before this one renews and clears nothing. What is older than a ttl, or from before the clock went back, is void.
+local function suspicion_of(name, incarnation, ttl)
+  local stored = redis.call('HGET', SUSPECTS, name)
+  local suspicion = stored and cjson.decode(stored)
+  if suspicion and suspicion.incarnation == incarnation and suspicion.lapse == redis.call('ZSCORE', LEASES, name)
+    and now >= suspicion.at and now - suspicion.at <= ttl then
+    return suspicion
+  end
 end
 
 -- Changes one field of a member's record; true if it had another value.

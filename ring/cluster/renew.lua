@@ -16,10 +16,12 @@ end
 
 -- Before the sweep: a node that comes late but comes is no dead node.
 lease(name, ttl)
+clear(name)
 local changed = sweep(ttl)
 local disputed = stored_epoch() == epoch and redis.call('HGET', EPOCH, 'members') ~= hash
 if changed or disputed or stored_epoch() < seen then
-  raise_epoch(seen)
+  -- Of a disputed epoch nobody knows who was in which ring: all are to take it that they have missed a change.
+  raise_epoch(seen, disputed and 0 or nil)
 end
 if stored_epoch() == epoch then
   return {'renewed'}

@@ -9,7 +9,7 @@ local ttl, seen, epoch = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 if stored_epoch() >= epoch then
   return {'ahead'}
 end
-redis.call('DEL', MEMBERS, LEASES)
+redis.call('DEL', MEMBERS, LEASES, SUSPECTS)
 for i = 9, #ARGV, 2 do
   enrol(ARGV[i], ARGV[i + 1], ttl)
 end

@@ -27,7 +27,10 @@ OLDEST_SCHEMA = 1
 
 MAX_WEIGHT = 1000
 
-_NAMES = ("join", "renew", "restore", "state", "weight", "leave", "table", "read")
+GRACE_MS = 250
+"""How long a member that is believed dead has to refute it by a renewal."""
+
+_NAMES = ("join", "renew", "restore", "state", "weight", "leave", "suspect", "evict", "table", "read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Scripts:
         self.now_ms = now_ms
         self._ttl_ms = ttl_ms
         self._secret_mark = secret_mark
-        self._keys = [keys.members, keys.leases, keys.epoch, keys.geometry, keys.table]
+        self._keys = [keys.members, keys.leases, keys.epoch, keys.geometry, keys.table, keys.suspects]
         self._scripts = {name: redis.register_script(_source(name)) for name in _NAMES}
 
     async def join(self, me: Member, seen: int) -> Answer:
@@ -111,6 +114,16 @@ class Scripts:
     async def leave(self, me: Member, seen: int) -> Answer:
         """left | gone | taken."""
         return await self._call("leave", seen, me.name, me.incarnation)
+
+    async def suspect(self, me: Member, whom: Member) -> Answer:
+        """suspected (ms in which a renewal refutes it) | gone | stale (`me` is no live member)."""
+        parties = (me.name, me.incarnation, whom.name, whom.incarnation)
+        return await self._call("suspect", self._ttl_ms, GRACE_MS, *parties)
+
+    async def evict(self, me: Member, whom: Member, seen: int) -> Answer:
+        """evicted | gone | refuted | wait (ms left) | unproven (another has to suspect it too) | stale."""
+        parties = (me.name, me.incarnation, whom.name, whom.incarnation)
+        return await self._call("evict", self._ttl_ms, GRACE_MS, seen, *parties)
 
     async def table(self, view: RingView) -> Answer:
         """written | same | differs | stale: the view's table against that of the first node to compute it."""

@@ -9,17 +9,16 @@ import secrets
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import trio
 
+from ring import child
+from ring.child import Event
 from ring.dev import context
 from ring.dev.context import Context
 from ring.protocol.codes import RingError
@@ -33,13 +32,9 @@ READY_S = 30.0
 GRACE_S = 8.0
 """How long a node may take to drain; then it is killed."""
 
-NODE = (sys.executable, "-m", "ring.cli.child", "serve")
+NODE = (*child.COMMAND, "serve")
 """The command that a node is."""
 
-LINE_BYTES = 64 * 1024
-"""The longest line that a node says on its standard output."""
-
-Event = dict[str, Any]
 Report = Callable[[Event], None]
 
 
@@ -166,8 +161,7 @@ class _Cluster:
                 )
             )
             serving = False
-            async for line in _lines(process):
-                event = _event(line)
+            async for event in child.events(process):
                 if event.get("event") == "ready" and not serving:
                     serving = True
                     self._report(event)
@@ -197,23 +191,6 @@ class _Cluster:
                 "add": node_arguments(f"n{len(nodes) + 1}", self._store),
             }
         )
-
-
-async def _lines(process: trio.Process) -> AsyncIterator[bytes]:
-    assert process.stdout is not None  # it was asked for
-    rest = b""
-    async for chunk in process.stdout:
-        *lines, rest = (rest + chunk).split(b"\n")
-        rest = rest[-LINE_BYTES:]
-        for line in lines:
-            yield line
-
-
-def _event(line: bytes) -> Event:
-    try:
-        return msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.DecodeError:
-        return {}
 
 
 def _free(first: int, index: int) -> int:

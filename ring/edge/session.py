@@ -13,8 +13,8 @@ from msgspec import UNSET
 from ring.edge.early import has_room
 from ring.edge.gateway import Gateway
 from ring.edge.rooming import RoomCommand, obey
+from ring.mailbox.attachment import Attachment
 from ring.mailbox.letter import By, Status
-from ring.mailbox.mailbox import Attachment
 from ring.protocol import client, peer
 from ring.protocol.codes import BadRequest, CloseCode, ErrorCode
 from ring.protocol.names import check_id, check_name, slot_of

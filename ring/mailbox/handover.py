@@ -6,13 +6,12 @@ of the history go too, so that a repeat is still recognised and a client can sti
 
 from collections.abc import Iterator
 
-from msgspec import Raw, json
 from msgspec.structs import replace
 
-from ring.mailbox.letter import Letter
+from ring.mailbox.cursors import horizon
+from ring.mailbox.letter import NEVER, Letter
 from ring.mailbox.mailbox import Mailbox
 from ring.mailbox.owner import Mailboxes
-from ring.protocol.client import Message, encode, format_seq
 from ring.protocol.peer import Attach, HandOver
 from ring.protocol.peer import Letter as PeerLetter
 
@@ -24,18 +23,16 @@ is settled behind the first open letter keeps its text all the same: a new sessi
 LETTER_BYTES = 100
 """What a letter takes beside its text, about."""
 
-_decode_message = json.Decoder(Message).decode
-
 
 def pack(box: Mailbox, now: float) -> Iterator[HandOver]:
     """A mailbox as items for its new owner, in order. The last one may be empty: it carries the floor."""
     linger_ms = max(0, round((box.waited_until - now) * 1000))
-    floor = box.floor
+    floor = horizon(box)
     first_kept = box.end
     kept = 0
     for position in range(box.end - 1, box.kept - 1, -1):
         letter = box.letters[position - box.base]
-        if letter.status is not None:
+        if letter.status is not None and letter.home is None:
             kept += letter.size
             if kept > HISTORY_BYTES and position < box.first_unsettled:
                 floor = max(floor, (letter.epoch, letter.number))
@@ -44,13 +41,14 @@ def pack(box: Mailbox, now: float) -> Iterator[HandOver]:
     letters: list[PeerLetter] = []
     size = 0
     for position, letter in enumerate(box.letters, box.base):
-        packed = _pack(letter, now, text=letter.status is None or position >= first_kept)
+        unsettled = letter.status is None or letter.home is not None
+        packed = _pack(letter, now, text=unsettled or position >= first_kept)
         letters.append(packed)
         size += LETTER_BYTES + len(packed.body or b"")
         if size > CHUNK_BYTES:
             yield HandOver(box.user, letters, floor, linger_ms)
             letters, size = [], 0
-    yield HandOver(box.user, letters, floor, linger_ms)
+    yield HandOver(box.user, letters, floor, linger_ms, box.left)
 
 
 def _pack(letter: Letter, now: float, *, text: bool) -> PeerLetter:
@@ -70,6 +68,8 @@ def _pack(letter: Letter, now: float, *, text: bool) -> PeerLetter:
         letter.code,
         letter.message,
         waiters + (letter.waiters or []),
+        letter.home,
+        0 if letter.expires_at == NEVER else max(1, round((letter.expires_at - now) * 1000)),
     )
 
 
@@ -84,11 +84,12 @@ def take(mailboxes: Mailboxes, item: HandOver, now: float) -> None:
     letters = [_unpack(packed, now) for packed in item.letters]
     if box.closed:
         box.floor = item.floor if not box.letters else min(box.floor, item.floor)
-        box.merge(letters)
+        mailboxes.merge(box, letters)
+        box.left += item.left
     else:
         for letter in letters:
-            if letter.status is None and not _known(mailboxes, box, letter):
-                _append_anew(box, letter)
+            if letter.status is None and not mailboxes.waits_with_another(box, letter):
+                box.append_anew(letter)
         for attachment in tuple(box.attachments):
             mailboxes.start(attachment)
     mailboxes.wait(box)
@@ -99,7 +100,8 @@ def put_behind(mailboxes: Mailboxes, attach: Attach) -> None:
 
     An owner that has been replaced and does not know it yet (it stood still, or was cut off) takes letters
     whose numbers lie before what the session gets of its successor. An acknowledgement of that would count
-    for those too: for each epoch the session says how far it really got.
+    for those too: for each epoch the session says how far it really got. It does not say what Redis kept
+    meanwhile, and an earlier owner could not read, or left there.
     """
     box = mailboxes.boxes.get(attach.user)
     if box is None or attach.sent is None:
@@ -108,21 +110,15 @@ def put_behind(mailboxes: Mailboxes, attach: Attach) -> None:
     for letter in box.unsettled():
         if (letter.epoch, letter.number) > attach.sent:
             break
-        if letter.number <= reached.get(letter.epoch, 0) or letter.origin == attach.session:
+        had = letter.number <= reached.get(letter.epoch, 0) and not letter.found
+        if had or letter.origin == attach.session:
             continue
-        again = replace(letter)
-        letter.status, letter.ref, letter.waiters = "failed", 0, None  # from now on it stands for nothing
+        again = replace(letter, pushing=False)
+        letter.void()
         box.settle(letter)
-        if box.find(letter.sender, letter.id) is letter or not _known(mailboxes, box, again):
-            _append_anew(box, again)
+        if box.find(letter.sender, letter.id) is letter or not mailboxes.waits_with_another(box, again):
+            box.append_anew(again)
     mailboxes.wait(box)
-
-
-def _append_anew(box: Mailbox, letter: Letter) -> None:
-    box.number += 1
-    letter.epoch, letter.number = box.epoch, box.number
-    letter.body = _renumber(letter)
-    box.append(letter)
 
 
 def _unpack(packed: PeerLetter, now: float) -> Letter:
@@ -137,7 +133,7 @@ def _unpack(packed: PeerLetter, now: float) -> Letter:
         packed.body,
         len(packed.body or b""),
         now - age_s,
-        packed.patience_ms / 1000,
+        min(packed.patience_ms, packed.expires_ms or packed.patience_ms) / 1000,
         gateway,
         ref,
         packed.origin,
@@ -147,24 +143,6 @@ def _unpack(packed: PeerLetter, now: float) -> Letter:
         packed.by,
         packed.code,
         packed.message,
+        now + packed.expires_ms / 1000 if packed.expires_ms else NEVER,
+        packed.home,
     )
-
-
-def _known(mailboxes: Mailboxes, box: Mailbox, letter: Letter) -> bool:
-    """True if its sender has sent it again meanwhile: then who waits for it waits for that one."""
-    known = box.find(letter.sender, letter.id)
-    if known is None:
-        return False
-    waiters = [(letter.gateway, letter.ref), *(letter.waiters or [])]
-    known.waiters = [*(known.waiters or []), *(waiter for waiter in waiters if waiter[1])]
-    if known.status is not None:
-        mailboxes.answer_waiters(known)
-    return True
-
-
-def _renumber(letter: Letter) -> bytes:
-    message = _decode_message(letter.body or b"")
-    message.seq = format_seq(letter.epoch, letter.number)
-    message.redelivered = True
-    message.data = Raw(bytes(message.data))
-    return encode(message)

@@ -10,9 +10,11 @@ from typing import Literal
 
 from msgspec import UNSET, Raw
 
-from ring.mailbox.letter import By, Letter, Notify
-from ring.mailbox.mailbox import FATES_S, WINDOW_BYTES, Attachment, Mailbox, Outlet
-from ring.mailbox.shelf import Shelf
+from ring.mailbox.attachment import Attachment, Outlet
+from ring.mailbox.letter import NEVER, By, Letter, Notify
+from ring.mailbox.mailbox import FATES_S, OPEN, WINDOW_BYTES, Mailbox
+from ring.mailbox.sessions import Sessions
+from ring.mailbox.spill import Spill
 from ring.protocol.client import Message, encode, parse_seq
 from ring.protocol.codes import BadRequest, CloseCode, ErrorCode
 from ring.protocol.peer import Attach, Send
@@ -24,17 +26,21 @@ UNSETTLED_BYTES = 4 * 1024 * 1024
 """The same in bytes."""
 
 OFFLINE = "the recipient is not connected"
+CLOSED_S = 0.1
+"""When a mailbox is looked at again for which letters may still be handed over."""
+
 SILENT = "the recipient's client did not acknowledge in time"
 EXPIRED = "ttl_s went by before the recipient's client acknowledged"
 
 
-class Mailboxes(Shelf):
+class Mailboxes(Sessions):
     """The mailboxes of the users whose slots this node owns.
 
     Args:
         node: this node's name, and `incarnation` its life.
         wheel: for giving up and forgetting.
         notify: tells a gateway a fate.
+        spill: carries what nobody acknowledges to Redis; None if that is given up.
         linger_s: how long a user whose last session broke, or whose slot moved, is waited for.
         spill_after_s: how long a letter waits for an acknowledgement.
         window_bytes: of letters on their way to one session without an acknowledgement.
@@ -47,19 +53,24 @@ class Mailboxes(Shelf):
         incarnation: str,
         wheel: TimerWheel,
         notify: Notify,
+        spill: Spill | None = None,
         linger_s: float = 2.0,
         spill_after_s: float = 2.0,
         window_bytes: int = WINDOW_BYTES,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        super().__init__(linger_s=linger_s, window_bytes=window_bytes, clock=clock)
-        self.node = node
+        super().__init__(
+            node=node,
+            wheel=wheel,
+            notify=notify,
+            spill=spill,
+            linger_s=linger_s,
+            window_bytes=window_bytes,
+            clock=clock,
+        )
         self.incarnation = incarnation
         self.dropped_untracked = 0  # `receipt:false` messages that found nobody, or a session too far behind
-        self._wheel = wheel
-        self._notify = notify
         self._spill_after_s = spill_after_s
-        self._remote: dict[str, dict[int, Attachment]] = {}
 
     # --- messages
 
@@ -79,18 +90,22 @@ class Mailboxes(Shelf):
         if not send.ref:
             self._pass_on(box, send)
             return
-        if now >= box.waited_until and not _reaches(attachments, send.session):
+        offline = now >= box.waited_until and not box.waiting and not _reaches(attachments, send.session)
+        if offline and self.spill is None:
             self._notify(gateway, send.ref, "failed", None, ErrorCode.OFFLINE, OFFLINE)
             self._tend_later(box, now)
             return
+        if box.end - box.first_unsettled > UNSETTLED_LETTERS:
+            self.leave_own(box)
         if box.unsettled_bytes > UNSETTLED_BYTES or box.end - box.first_unsettled > UNSETTLED_LETTERS:
             self._notify(
                 gateway, send.ref, "failed", None, ErrorCode.MAILBOX_FULL, "too much waits for the recipient"
             )
             return
-        patience = self._spill_after_s
-        if send.ttl_ms and send.ttl_ms / 1000 < patience:
-            patience = send.ttl_ms / 1000
+        patience, expires_at = self._spill_after_s, NEVER
+        if send.ttl_ms:
+            patience = min(patience, send.ttl_ms / 1000)
+            expires_at = now + send.ttl_ms / 1000
         box.number = number = box.number + 1
         epoch = routed if routed and box.closed else box.epoch
         body = _body(send, epoch, number)
@@ -106,13 +121,16 @@ class Mailboxes(Shelf):
             gateway,
             send.ref,
             send.session,
+            expires_at=expires_at,
         )
         if box.closed:
-            box.merge([letter])  # what another owner numbered later may have been handed over already
+            self.merge(box, [letter])  # what another owner numbered later may have been handed over already
         else:
             box.append(letter)
         due = now + patience if attachments else min(now + patience, box.waited_until)
-        if box.due > due:
+        if offline and not box.closed:
+            self.store_last(box)
+        elif box.due > due:
             self._schedule(box, now, due)
         for attachment in tuple(attachments):  # one that is too slow is taken out of the list
             if not box.push(attachment):
@@ -124,7 +142,11 @@ class Mailboxes(Shelf):
         body, sent = _body(send, box.epoch, number), False
         for attachment in box.attachments:
             # A session behind in the letters would get this one before them, and acknowledge those with it.
-            if attachment.position == box.end and attachment.outlet is not None and not box.closed:
+            if (
+                attachment.position == box.end <= box.gate
+                and attachment.outlet is not None
+                and not box.closed
+            ):
                 if attachment.session == send.session:
                     continue
                 attachment.outlet.deliver(box.epoch, number, body, False)
@@ -137,7 +159,12 @@ class Mailboxes(Shelf):
         """A message that was sent again: answered by its fate, or one more waits for it."""
         letter = box.find(send.sender, send.id)
         if letter is None:
-            return False
+            if not self.is_queued(box.user, send.sender, send.id):
+                return False
+            if send.ref:
+                self._notify(gateway, send.ref, "queued", None, None, None)
+            self._tend_later(box, self._clock())
+            return True
         if letter.status is not None:
             if send.ref:
                 self._notify(gateway, send.ref, letter.status, letter.by, letter.code, letter.message)
@@ -146,23 +173,6 @@ class Mailboxes(Shelf):
             if (gateway, send.ref) not in waiters:
                 waiters.append((gateway, send.ref))
         return True
-
-    def settled(self, letters: Iterable[Letter]) -> None:
-        """Tells everybody who waits for these letters what became of them."""
-        notify = self._notify
-        for letter in letters:
-            assert letter.status is not None
-            if letter.ref:
-                notify(letter.gateway, letter.ref, letter.status, letter.by, letter.code, letter.message)
-            if letter.waiters:
-                self.answer_waiters(letter)
-
-    def answer_waiters(self, letter: Letter) -> None:
-        """Tells those who asked again about a letter that has its fate."""
-        assert letter.status is not None
-        for gateway, ref in letter.waiters or ():
-            self._notify(gateway, ref, letter.status, letter.by, letter.code, letter.message)
-        letter.waiters = None
 
     # --- sessions
 
@@ -192,11 +202,12 @@ class Mailboxes(Shelf):
         resumed: bool | Literal["gap"] = False
         if attach.sent is not None:
             box.place(attachment, attach.sent)
-            self.settled(box.acknowledge(attachment, *(attach.acked or (0, 0)), attach.by))
+            self._acknowledge(box, attachment, attach.acked or (0, 0), attach.by)
         elif attach.resume is not None:
             resumed = self._resume(box, attachment, attach.resume, attach.by)
         else:
             box.place_fresh(attachment)
+        attachment.floor = attach.sent or self.before(attachment)
         return attachment, resumed
 
     def before(self, attachment: Attachment) -> tuple[int, int]:
@@ -206,14 +217,19 @@ class Mailboxes(Shelf):
     def serve(self, slots: Iterable[int]) -> None:
         """All that was handed over for these slots is here: it is sent, and what comes now goes behind it."""
         for box in self.reopen(slots):
+            if box.waiting:
+                self.read(box)
             for attachment in tuple(box.attachments):
                 self.start(attachment)
 
     def start(self, attachment: Attachment) -> None:
         """Sends a session what waits for it: called once it has been welcomed."""
         box = self.boxes.get(attachment.user)
-        if box is not None and not box.push(attachment):
-            self._expel_slow(attachment)
+        if box is not None:
+            if not box.push(attachment):
+                self._expel_slow(attachment)
+            if box.gate != OPEN or box.late:
+                self.feed(box)
 
     def _resume(self, box: Mailbox, attachment: Attachment, resume: str, by: By) -> Literal[True, "gap"]:
         try:
@@ -222,19 +238,26 @@ class Mailboxes(Shelf):
             seq = (0, 0)  # a cursor that no node of this cluster wrote: there is a gap
         resumed = box.resume(attachment, seq)
         if resumed is True:
-            self.settled(box.acknowledge(attachment, *seq, by))
+            self._acknowledge(box, attachment, seq, by)
         return resumed
+
+    def _acknowledge(self, box: Mailbox, attachment: Attachment, seq: tuple[int, int], by: By) -> None:
+        settled, homes = box.acknowledge(attachment, *seq, by)
+        if settled:
+            self.settled(settled)
+        if homes:
+            self.forget_stored(box, homes)
 
     def acknowledge(self, attachment: Attachment, epoch: int, number: int, by: By) -> None:
         """A session has everything up to (epoch, number)."""
         box = self.boxes.get(attachment.user)
         if box is None:
             return
-        settled = box.acknowledge(attachment, epoch, number, by)
-        if settled:
-            self.settled(settled)
-        if attachment.position < box.end and not box.push(attachment):
-            self._expel_slow(attachment)
+        self._acknowledge(box, attachment, (epoch, number), by)
+        if attachment.position < box.end:
+            self.start(attachment)
+        elif box.gate != OPEN or box.late:
+            self.feed(box)
 
     def acknowledge_remote(self, gateway: str, handle: int, epoch: int, number: int, by: By) -> None:
         """The same for a session on another node."""
@@ -242,79 +265,18 @@ class Mailboxes(Shelf):
         if attachment is not None:
             self.acknowledge(attachment, epoch, number, by)
 
-    def detach(self, attachment: Attachment, *, clean: bool) -> None:
-        """A session has ended; `clean` if its client said goodbye, so that nobody waits for it."""
-        box = self.boxes.get(attachment.user)
-        if box is None or attachment not in box.attachments:
-            return
-        self._remove(box, attachment)
-        now = self._clock()
-        if not box.attachments:
-            box.waited_until = now if clean else now + self._linger_s
-        self._tend_later(box, now)
-
-    def detach_remote(self, gateway: str, handle: int, *, clean: bool) -> None:
-        """The same for a session on another node."""
-        attachment = self.remote(gateway, handle)
-        if attachment is not None:
-            self.detach(attachment, clean=clean)
-
-    def release(self, attachment: Attachment) -> None:
-        """A session of this node goes to another owner: its user is waited for until the mailbox has
-        followed."""
-        box = self.boxes.get(attachment.user)
-        if box is not None and attachment in box.attachments:
-            self._remove(box, attachment)
-            now = self._clock()
-            box.waited_until = now + self._linger_s
-            self._tend_later(box, now)  # the slot may come back, and the session not
-
-    def remote(self, gateway: str, handle: int) -> Attachment | None:
-        """The attachment of a session on another node."""
-        return self._remote.get(gateway, {}).get(handle)
-
-    def _remove(self, box: Mailbox, attachment: Attachment) -> None:
-        box.attachments.remove(attachment)
-        sessions = self._remote.get(attachment.gateway)
-        if sessions is not None and sessions.get(attachment.handle) is attachment:
-            del sessions[attachment.handle]
-
     def _expel_slow(self, attachment: Attachment) -> None:
         outlet = attachment.outlet
         assert outlet is not None  # else nothing was to be sent
         self.detach(attachment, clean=False)
         outlet.expel(CloseCode.SLOW_CONSUMER, "too far behind: what comes next is no longer kept")
 
-    # --- gateways
-
-    def suspend(self, gateway: str) -> None:
-        """The link to a gateway broke: its sessions keep their places, and nothing is sent to them."""
-        for attachment in self._remote.get(gateway, {}).values():
-            attachment.outlet = None
-
-    def forget_gateway(self, gateway: str, *, but: str | None = None) -> None:
-        """A gateway is gone, or lives as incarnation `but`: sessions of its earlier lives have ended."""
-        for attachment in tuple(self._remote.get(gateway, {}).values()):
-            if attachment.incarnation != but:
-                self.detach(attachment, clean=False)
-        if not self._remote.get(gateway):
-            self._remote.pop(gateway, None)
-
-    def gateways(self) -> list[str]:
-        """The other nodes that have sessions here."""
-        return list(self._remote)
-
-    def reconciled(self, gateway: str) -> None:
-        """A gateway has attached all its sessions again: those that it did not name ended meanwhile."""
-        for attachment in tuple(self._remote.get(gateway, {}).values()):
-            if attachment.outlet is None:
-                self.detach(attachment, clean=False)
-
     def drop(self, box: Mailbox) -> None:
         """Forgets a mailbox that has been handed over."""
         for attachment in tuple(box.attachments):
             self._remove(box, attachment)
         self.forget(box)
+        self._attach_waiting(box)
 
     def wait(self, box: Mailbox) -> None:
         """Sees to a mailbox's unsettled letters and to its end."""
@@ -330,39 +292,52 @@ class Mailboxes(Shelf):
 
     def _tend_later(self, box: Mailbox, now: float) -> None:
         """Makes sure that the mailbox is looked at when the next thing about it is due."""
+        at = NEVER
         if box.first_unsettled < box.end:
-            at = min(letter.at + letter.patience for letter in box.unsettled())
-            if not box.attachments:
+            waiting = [letter for letter in box.unsettled() if letter.status is None and not letter.pushing]
+            at = min((letter.at + letter.patience for letter in waiting), default=at)
+            if not (box.attachments or box.waiting) and not all(one.pushing for one in box.unsettled()):
                 at = min(at, box.waited_until)
         elif box.letters:
-            at = box.letters[0].at + FATES_S
-        elif not box.attachments:
+            at = max(box.letters[0].at + FATES_S, now + CLOSED_S)  # what is behind a gate stays longer
+        elif not (box.attachments or box.waiting or box.reading):
             at = box.waited_until
-        else:
-            return
         if at < box.due:
             self._schedule(box, now, at)
 
     def _tend(self, box: Mailbox) -> None:
-        """Gives up what has waited long enough; forgets what is old, and a mailbox that is empty."""
-        box.timer, box.due = None, float("inf")
+        """Stores or gives up what has waited long enough; forgets what is old, and an empty mailbox."""
+        box.timer, box.due = None, NEVER
         now = self._clock()
+        if box.closed and self.spill is not None:
+            self._schedule(box, now, now + CLOSED_S)  # older letters may still come, and are stored before
+            return
+        gone = not (box.attachments or box.waiting) and now >= box.waited_until
         given_up: list[Letter] = []
+        last: Letter | None = None
         for letter in box.unsettled():
-            waited = now >= letter.at + letter.patience
-            if not waited and (box.attachments or now < box.waited_until):
+            if letter.status is not None or letter.pushing:
+                continue
+            if not gone and now < letter.at + letter.patience:
+                continue
+            if now >= letter.expires_at:
+                letter.code, letter.message = ErrorCode.EXPIRED, EXPIRED
+            elif self.spill is None:
+                letter.code, letter.message = ErrorCode.OFFLINE, SILENT if box.attachments else OFFLINE
+            else:
+                last = letter
                 continue
             letter.status = "failed"
-            if waited and letter.patience < self._spill_after_s:
-                letter.code, letter.message = ErrorCode.EXPIRED, EXPIRED
-            else:
-                letter.code, letter.message = ErrorCode.OFFLINE, SILENT if box.attachments else OFFLINE
             given_up.append(letter)
         for letter in given_up:
             box.settle(letter)
         self.settled(given_up)
+        if last is not None:
+            self.store(box, last)
+        if gone:
+            self.leave_to_redis(box)
         box.trim(now)
-        if box.letters or box.attachments or now < box.waited_until:
+        if box.letters or box.attachments or box.waiting or box.reading or now < box.waited_until:
             self._tend_later(box, now)
         else:
             self.forget(box)

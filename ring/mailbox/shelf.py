@@ -7,8 +7,13 @@ The base of `owner.Mailboxes`, which says what happens in them.
 from collections.abc import Callable, Iterable
 from time import monotonic
 
+from ring.mailbox.cursors import Traces, go_on, interrupt, traces
 from ring.mailbox.mailbox import Mailbox
 from ring.protocol.names import slot_of
+
+TRACES = 100_000
+"""Forgotten mailboxes of which is remembered where they ended, at some 400 bytes each: a user who comes back
+to one of these resumes without a gap, however long it was."""
 
 
 class Shelf:
@@ -32,13 +37,16 @@ class Shelf:
         self._clock = clock
         self._moved_until: dict[int, float] = {}
         self._number = 0  # no mailbox that was forgotten went beyond it: no number of an epoch is given twice
+        self._traces: dict[str, Traces] = {}  # of users without a mailbox, the oldest first
+        self._since: dict[int, int] = {}  # slot -> the epoch before which another node may have owned it
 
     def open(self, user: str) -> Mailbox:
         """The user's mailbox, made if need be."""
         return self.boxes.get(user) or self._make(user)
 
     def _make(self, user: str) -> Mailbox:
-        if not (self._moved_until or self.lost_at or self.closed):
+        before = self._traces.pop(user, None)
+        if not (before or self._moved_until or self.lost_at or self.closed):
             box = self.boxes[user] = Mailbox(user, self.epoch, self._number, self._window_bytes)
             return box
         slot = slot_of(user)
@@ -47,6 +55,8 @@ class Shelf:
         )
         box.waited_until = self._moved_until.get(slot, 0.0)
         box.closed = slot in self.closed
+        if before is not None and before[1][0] >= self._since.get(slot, 0):
+            go_on(box, before)
         return box
 
     def forget(self, box: Mailbox) -> None:
@@ -56,6 +66,15 @@ class Shelf:
             box.timer = None
         self._number = max(self._number, box.number)
         self.boxes.pop(box.user, None)
+        left = traces(box)
+        if left is None or box.letters:
+            return
+        slot = slot_of(box.user)
+        if slot in self.closed or slot in self.lost_at:
+            return  # other nodes number for this user too
+        self._traces[box.user] = left
+        if len(self._traces) > TRACES:
+            del self._traces[next(iter(self._traces))]
 
     # --- slots
 
@@ -74,14 +93,17 @@ class Shelf:
             self.lost_at.setdefault(slot, self.epoch)
         self.epoch = epoch
         self.closed.update(closed)
+        self._since.update(dict.fromkeys(closed, epoch))
         for box in self.boxes.values() if closed else ():
             if slot_of(box.user) in closed:
                 box.closed = True
+                interrupt(box, epoch)
 
     def adopt(self, slot: int, epoch: int) -> None:
         """Messages come for a slot that this node owned at `epoch` without knowing; to be handed over."""
         self.lost_at[slot] = epoch
         self.closed.add(slot)
+        self._since[slot] = self.epoch
         self._moved_until[slot] = self._clock() + self._linger_s
 
     def reopen(self, slots: Iterable[int]) -> list[Mailbox]:

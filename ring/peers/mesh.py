@@ -6,10 +6,7 @@ as a gateway for its clients. It dials everybody itself, and so does a member th
 (`dial_all`). A mesh is told of every view by its node; the router finds links and sends.
 """
 
-import errno
-import os
 import random
-import socket
 from collections.abc import Iterable
 from typing import Literal
 
@@ -17,13 +14,13 @@ import structlog
 import trio
 
 from ring.cluster.view import Member, RingView
+from ring.peers.dial import Greeting, connect
 from ring.peers.link import HANDSHAKE_S, HIGH_WATER, PING_S, PeerLink, Receiver
 from ring.peers.proof import Handshake, hello
 from ring.peers.waiting import FRAME_BYTES
 from ring.protocol.codes import BadRequest, CloseCode, ErrorCode
 from ring.protocol.peer import PEER_PATH, SUBPROTOCOL, Hello
 from ring.protocol.upgrade import Request
-from ring.transport.address import split_address
 from ring.transport.handshake import Accept, Refuse
 from ring.transport.pump import Pump
 
@@ -180,6 +177,30 @@ class Mesh:
         if wanted != self._dial_all:
             self._dial_all = wanted
             self._choose_dials()
+
+    async def probe(self, member: Member) -> bool:
+        """Dials a member once, beside the dials that make links, and hangs up.
+
+        Returns True if its process is gone: nobody listens at its address, or another life of it answers.
+        The time is the caller's to bound.
+        """
+        try:
+            sock = await connect(member.peer)
+        except ConnectionRefusedError:
+            if member.name in self._dials:
+                self._dials[member.name].outcome = "refused"
+            return True
+        except (OSError, BadRequest):
+            return False
+        mine = hello(self._cluster, self._me.name, self._me.incarnation, self.epoch)
+        greeting = Greeting(Handshake(mine, self._secret, dials=member.name, admit=lambda _: "a probe"))
+        theirs = await greeting.exchange(self._pump, sock, member.peer)
+        known = (self._cluster, member.name)
+        return (
+            theirs is not None
+            and (theirs.cluster, theirs.name) == known
+            and theirs.incarnation != member.incarnation
+        )
 
     def _choose_dials(self) -> None:
         for name, member in self._members.items():
@@ -349,35 +370,3 @@ class Mesh:
             if not link.incarnation:
                 link.retire(CloseCode.GOING_AWAY, "no longer dialled")
                 departure.abort()
-
-
-async def connect(address: str) -> socket.socket:
-    """A non-blocking TCP connection to "host:port".
-
-    Raises:
-        BadRequest: it is not an address.
-        OSError: it cannot be connected to; ConnectionRefusedError if nobody listens there.
-    """
-    host, port = split_address(address)
-    failure = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-    for family, kind, protocol, _, where in await trio.socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM
-    ):
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setblocking(False)
-            code = sock.connect_ex(where)
-            if code == errno.EINPROGRESS:
-                await trio.lowlevel.wait_writable(sock)
-                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code == 0 and sock.getsockname() == where:
-                # TCP's simultaneous open: the kernel picked the free port that we dial for our own end.
-                code = errno.ECONNREFUSED
-        except BaseException:
-            sock.close()
-            raise
-        if code == 0:
-            return sock
-        sock.close()
-        failure = OSError(code, os.strerror(code))
-    raise failure

@@ -146,7 +146,8 @@ class Handed(Struct, array_like=True, tag=10, gc=False):
 
 
 class Letter(Struct, array_like=True, gc=False):
-    """One message of a mailbox as it is handed over. `status` is None while nobody has acknowledged it."""
+    """One message of a mailbox as it is handed over. `status` is what its sender has been told, None while
+    nobody has acknowledged it; a `queued` one with a `home` has not been acknowledged either."""
 
     epoch: int
     number: int
@@ -162,6 +163,8 @@ class Letter(Struct, array_like=True, gc=False):
     code: ErrorCode | None
     message: str | None
     waiters: list[tuple[str, int]]  # (gateway, ref): who is owed a receipt
+    home: Seq | None = None  # the sequence under which Redis keeps it
+    expires_ms: int = 0  # what is left of its `ttl_s`, 0 if it has none
 
 
 class HandOver(Struct, array_like=True, tag=11):
@@ -171,6 +174,7 @@ class HandOver(Struct, array_like=True, tag=11):
     letters: list[Letter]
     floor: Seq  # nothing at or before this position is in the history
     linger_ms: int  # for how long the user is still waited for
+    left: int = 0  # with the last part: letters that the old owner left to Redis alone
 
 
 class Moved(Struct, array_like=True, tag=12, gc=False):

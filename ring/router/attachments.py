@@ -6,9 +6,9 @@ from time import time_ns
 from typing import Literal, Protocol
 
 from ring.cluster.placement import NOBODY
+from ring.mailbox.attachment import Attachment
 from ring.mailbox.handover import put_behind
 from ring.mailbox.letter import By
-from ring.mailbox.mailbox import Attachment
 from ring.mailbox.owner import Mailboxes
 from ring.peers.link import PeerLink
 from ring.protocol import peer
@@ -93,7 +93,9 @@ class Attachments:
         self._mailboxes = mailboxes
         self._handles: dict[int, Session] = {}  # of those whose owner is another node
         self._next_handle = time_ns() // 1000
+        # What came of a session whose attachment waits: for its slot to be served, then for what Redis keeps.
         self._early: dict[tuple[str, int], list[Callable[[], None]]] = {}
+        self._reading: dict[tuple[str, int], list[Callable[[], None]]] = {}
         routing.handle(peer.Deliver, self._on_deliver)
         routing.handle(peer.Ack, self._on_ack)
         routing.handle(peer.Attach, self._on_attach)
@@ -161,6 +163,8 @@ class Attachments:
         ):
             return
         attach = _attach(session)
+        if not self._mailboxes.ready(session.user, partial(self._attach_here, session), attach.sent):
+            return
         put_behind(self._mailboxes, attach)
         attached = self._mailboxes.attach(attach, self._routing.node, self._routing.incarnation, session)
         if attached is None:
@@ -182,10 +186,17 @@ class Attachments:
             link.send(peer.Astray(item.handle, self._routing.barrier.epoch))
 
     def _attach_remote(self, gateway: str, incarnation: str, item: peer.Attach) -> None:
-        early = self._early.pop((gateway, item.handle), ())
+        key = gateway, item.handle
+        early = self._early.pop(key, None) or self._reading.pop(key, [])
         link = self._routing.links.get(gateway)
         if link is None or link.incarnation != incarnation:
             return  # it attaches again when it is back
+        if self._routing.owners[slot_of(item.user)] != self._routing.node:
+            return  # its gateway attaches it to the new owner
+        again = partial(self._attach_remote, gateway, incarnation, item)
+        if not self._mailboxes.ready(item.user, again, item.sent):
+            self._reading[key] = early
+            return
         put_behind(self._mailboxes, item)
         attached = self._mailboxes.attach(item, gateway, incarnation, RemoteSession(link, item.handle))
         if attached is None:
@@ -212,7 +223,7 @@ class Attachments:
             session.welcome(item.resumed, item.start)
 
     def _on_ack(self, link: PeerLink, item: peer.Ack) -> None:
-        if self._early:
+        if self._early or self._reading:
             acknowledge = partial(
                 self._mailboxes.acknowledge_remote, link.name, item.handle, item.epoch, item.number, item.by
             )
@@ -226,7 +237,10 @@ class Attachments:
 
     def _after_attach(self, link: PeerLink, handle: int, action: Callable[[], None]) -> None:
         """Acts on a session, or keeps the action until the session's attachment is no longer held."""
-        early = self._early.get((link.name, handle))
+        key = link.name, handle
+        early = self._early.get(key)
+        if early is None:
+            early = self._reading.get(key)
         if early is None:
             action()
         else:

@@ -11,7 +11,8 @@ class Keys:
     """The keys of one cluster.
 
     Those of membership share a hash tag, since scripts touch several: a Redis Cluster keeps them on one node.
-    The channels of rooms share none: there they are spread over the nodes.
+    So do those of one slot's mailboxes, and each slot has a tag of its own: mailboxes are spread over them.
+    The channels of rooms have no tag: they are spread too.
 
     Args:
         cluster: the cluster's name, 1 to 64 of `A-Z a-z 0-9 _ . -`.
@@ -20,7 +21,7 @@ class Keys:
         BadRequest: the name is something else.
     """
 
-    __slots__ = ("_room", "cluster", "epoch", "geometry", "leases", "members", "table")
+    __slots__ = ("_room", "_slot", "cluster", "epoch", "geometry", "leases", "members", "suspects", "table")
 
     def __init__(self, cluster: str) -> None:
         if _CLUSTER.fullmatch(cluster) is None:
@@ -32,8 +33,22 @@ class Keys:
         self.epoch = tag + "epoch"
         self.geometry = tag + "geometry"
         self.table = tag + "table"
+        self.suspects = tag + "suspects"
         self._room = f"ring:{cluster}:room:".encode()
+        self._slot = f"ring:{{{cluster}/"
 
     def channel(self, room: str) -> bytes:
         """The Pub/Sub channel of a room."""
         return self._room + room.encode()
+
+    def fence(self, slot: int) -> str:
+        """Of a slot: the highest epoch whose owner has used its mailboxes."""
+        return f"{self._slot}{slot}}}:fence"
+
+    def box(self, slot: int, user: str) -> str:
+        """A user's stored mailbox."""
+        return f"{self._slot}{slot}}}:box:{user}"
+
+    def read_mark(self, slot: int, user: str) -> str:
+        """How far a user's stored mailbox has been read."""
+        return f"{self._slot}{slot}}}:read:{user}"

@@ -50,6 +50,7 @@ class Lasting(ABC, Generic[AnyConnection]):
         self.client_name = client_name
         self.connections_made = 0
         self.trouble = ""  # why there is no connection, one line without secrets; empty while there is one
+        self._trouble_since = 0.0
         self._dial = dial or partial(open_stream, address)
         self._labels = {"store": str(address), **labels}
         self._connection: AnyConnection | None = None
@@ -58,6 +59,11 @@ class Lasting(ABC, Generic[AnyConnection]):
     def connected(self) -> bool:
         """True while there is a connection that has logged in."""
         return self._connection is not None and not self._connection.broken
+
+    @property
+    def away_s(self) -> float:
+        """For how long it has been known that there is no connection; 0 while there is one."""
+        return trio.current_time() - self._trouble_since if self.trouble else 0.0
 
     @abstractmethod
     def _wrap(self, stream: trio.abc.Stream) -> AnyConnection:
@@ -118,6 +124,7 @@ class Lasting(ABC, Generic[AnyConnection]):
     def _note_trouble(self, reason: str) -> None:
         if not self.trouble:  # once per outage
             _log.warning("store away", **self._labels, reason=reason)
+            self._trouble_since = trio.current_time()
         self.trouble = reason
 
 

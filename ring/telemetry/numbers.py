@@ -3,7 +3,7 @@
 The parts count in plain attributes, an addition per message at most; nothing here runs before somebody asks.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol, get_args
 
 from ring.api.app import NodeState
@@ -14,11 +14,13 @@ from ring.edge.admission import Admission
 from ring.mailbox.letter import By
 from ring.mailbox.owner import Mailboxes
 from ring.mailbox.pending import Pending
+from ring.mailbox.spill import FAILURES
 from ring.peers.link import PeerLink
 from ring.peers.waiting import Traffic
 from ring.protocol.codes import CLOSINGS, CloseCode, ErrorCode
 from ring.rooms.rooms import Rooms
 from ring.router.attachments import Attachments
+from ring.router.death_watch import DeathWatch
 from ring.router.router import Router
 from ring.router.routing import Routing
 from ring.router.transition import Transition
@@ -57,6 +59,7 @@ class Parts(Protocol):
     transition: Transition
     admission: Admission
     rooms: Rooms
+    deaths: DeathWatch
 
     @property
     def state(self) -> NodeState:
@@ -86,7 +89,7 @@ class Telemetry:
         self.ring_changes = 0
         self.edge: Listener | None = None
         self.membership: Membership | None = None
-        self.store: Mapping[str, Lasting] = {}
+        self.store: dict[str, Lasting] = {}
         self._traffic: dict[str, Traffic] = {}  # of the last link to each peer
         self._carried: dict[str, Traffic] = {}  # by all before it
 
@@ -156,6 +159,16 @@ class Telemetry:
         """Letters in the mailboxes here that have no fate yet."""
         boxes = self.node.mailboxes.boxes.values()
         return sum(len(box.unsettled()) for box in boxes if box.unsettled_bytes)
+
+    def spilled(self, what: str) -> float:
+        """A count of stored mailboxes; 0 where nothing is stored."""
+        spill = self.node.mailboxes.spill
+        return 0 if spill is None else getattr(spill, what)
+
+    def unstored(self) -> Value:
+        """Messages that could not be stored, by reason."""
+        spill = self.node.mailboxes.spill
+        return {(reason,): 0 if spill is None else spill.failed[reason] for reason in FAILURES}
 
     def peers(self) -> list[str]:
         """Each other node that is a member or linked; what others have carried is forgotten."""

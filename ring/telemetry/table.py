@@ -56,8 +56,8 @@ def _one_of(values: Iterable[str], true: Iterable[str]) -> Value:
     return {(value,): float(value in true) for value in values}
 
 
-clients, messages, rooms, ring, links, pump, redis = map(
-    _Group, ("clients", "messages", "rooms", "ring", "links", "pump", "redis")
+clients, messages, stored, rooms, ring, links, pump, redis = map(
+    _Group, ("clients", "messages", "stored", "rooms", "ring", "links", "pump", "redis")
 )
 
 _TABLE: tuple[Row, ...] = (
@@ -131,7 +131,7 @@ _TABLE: tuple[Row, ...] = (
     ),
     messages.gauge(
         "messages_unacknowledged",
-        "messages in the mailboxes here that have no fate yet",
+        "messages in the mailboxes here that nobody has acknowledged yet, also if Redis has them too",
         Telemetry.unacknowledged,
     ),
     messages.gauge(
@@ -149,6 +149,50 @@ _TABLE: tuple[Row, ...] = (
         "mailboxes_lost_total",
         "mailboxes with messages whose new owner could not be reached; the senders' nodes send again",
         lambda t: t.node.transition.lost_mailboxes,
+    ),
+    stored.counter(
+        "stored_messages_total",
+        "messages that were stored in Redis for a recipient who was away, or did not acknowledge",
+        lambda t: t.spilled("stored"),
+    ),
+    stored.counter(
+        "stored_failed_total",
+        "messages that could not be stored, by reason: the mailbox is `full`, Redis is `away`, it `refused` "
+        "with an error, or too few replicas or disks had it in time (`unsafe`)",
+        Telemetry.unstored,
+        "reason",
+    ),
+    stored.counter(
+        "stored_fenced_total",
+        "messages that Redis did not take, since another node had owned their slot since; they are tried "
+        "again or handed over",
+        lambda t: t.spilled("fenced"),
+    ),
+    stored.counter(
+        "stored_reads_total",
+        "pages of stored mailboxes that were read, empty ones included: at least one for a user who comes",
+        lambda t: t.spilled("reads"),
+    ),
+    stored.counter(
+        "stored_messages_read_total",
+        "messages on these pages",
+        lambda t: t.spilled("read_letters"),
+    ),
+    stored.counter(
+        "stored_messages_removed_total",
+        "messages that Redis was told to forget, since they had been acknowledged",
+        lambda t: t.spilled("removed"),
+    ),
+    stored.gauge(
+        "stored_waiting",
+        "mailboxes that wait for Redis: to be stored, to be read, or to be rid of what was acknowledged",
+        lambda t: t.spilled("waiting"),
+    ),
+    stored.counter(
+        "stored_unread_sessions_total",
+        "sessions that were served while Redis was away, without what it keeps; that comes later, behind "
+        "newer messages",
+        lambda t: t.node.mailboxes.late_sessions,
     ),
     rooms.gauge(
         "rooms",
@@ -194,6 +238,12 @@ _TABLE: tuple[Row, ...] = (
     ring.gauge("epoch", "epoch of the ring that the node routes by", Telemetry.epoch),
     ring.counter("changes_total", "epochs that the node has entered", lambda t: t.ring_changes),
     ring.gauge("members", "nodes in the ring, draining ones included", Telemetry.members),
+    ring.counter(
+        "suspicions_total",
+        "times that this node took another for dead: which was `evicted` then, or `refuted` it",
+        lambda t: {("evicted",): t.node.deaths.evicted, ("refuted",): t.node.deaths.refuted},
+        "outcome",
+    ),
     ring.gauge("slots_owned", f"slots that the node owns, of {SLOTS}", Telemetry.slots),
     ring.gauge("share_ratio", "the same as a part of the whole", lambda t: t.slots() / SLOTS),
     ring.gauge(
@@ -297,7 +347,8 @@ _TABLE: tuple[Row, ...] = (
     ),
     redis.gauge(
         "redis_connected",
-        "1 while the connection stands: that of `commands`, or that of `rooms`",
+        "1 while the connection stands: that of `commands`, of stored `mailboxes` where there are any, or of "
+        "`rooms`",
         lambda t: {(use,): store.connected for use, store in t.store.items()},
         "use",
     ),

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from ring.child import Event
 from ring.cli.main import main
-from ring.dev.cluster import Event, Ports, Report
+from ring.dev.cluster import Ports, Report
 
 NODES: list[Event] = [
     {

@@ -1,11 +1,13 @@
 """Over a cut: what is sent again, what is not had twice, where a new session goes on, and gaps."""
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import ring
-from tests.client.fake_node import FakeNode, Sending, take, welcome
+from ring.protocol import client as protocol
+from tests.client.fake_node import FakeNode, Peer, Sending, take, welcome
 
 EAGER = ring.Backoff(first_s=0, cap_s=0, slow_s=0)
 LATEST = ring.Backoff(draw=lambda: 1.0)
@@ -107,3 +109,51 @@ async def test_error_of_the_gap_callback_ends_the_client(node: FakeNode, autojum
             await anext(client)
 
     assert isinstance(caught.value.__cause__, LookupError)
+
+
+async def test_what_was_stored_under_another_number_is_had_once(
+    node: FakeNode, autojump_clock: MockClock
+) -> None:
+    """A node stored what the application had taken, since the cut took its acknowledgement along. Hours later
+    it comes first, maybe renumbered: it is acknowledged as it came now, and not handed out."""
+    async with ring.connect(node.url, "alice", backoff=EAGER) as client:
+        peer = await node.peer()
+        for number in (1, 2):
+            await peer.message(number)
+        assert await take(client, 2) == [1, 2]
+        for number in range(3, 3000):
+            await peer.message(number)
+        assert await take(client, 2997) == list(range(3, 3000))
+        await peer.cut()
+        await trio.sleep(6 * 3600)
+
+        peer = await node.peer()
+        data = msgspec.Raw(b"2")
+        again = protocol.Message(from_="bob", id="m2", seq="9-1", data=data, sent_at=2, redelivered=True)
+        await peer.tell(again)
+        assert await peer.hear_ack() == "9-1"
+        await peer.message(3001)
+        assert await take(client, 1) == [3001]
+
+
+async def test_program_that_fails_acknowledges_what_it_took(
+    node: FakeNode, autojump_clock: MockClock
+) -> None:
+    """What had arrived and was not taken is left to the node, also by the farewell."""
+
+    async def run() -> None:
+        async with ring.connect(node.url, "alice") as client:
+            peer = await node.peer()
+            peers.append(peer)
+            for number in (1, 2, 3):
+                await peer.message(number)
+            await wait_all_tasks_blocked()
+            assert await take(client, 1) == [1]
+            raise LookupError("the program")
+
+    peers: list[Peer] = []
+    with pytest.raises(LookupError):
+        await run()
+    [peer] = peers
+    assert await peer.hear_ack() == "1-1"
+    assert await peer.hear_end() is not None

@@ -208,7 +208,8 @@ class Ring:
 
     async def forget(self) -> None:
         """What an emptied server remembers of this cluster."""
-        await self.redis.delete(self.keys.members, self.keys.leases, self.keys.epoch, self.keys.geometry)
+        keys = self.keys
+        await self.redis.delete(keys.members, keys.leases, keys.epoch, keys.geometry, keys.suspects)
 
 
 @asynccontextmanager

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import trio
 
+from ring.child import Event
 from ring.dev import cluster, context
-from ring.dev.cluster import Event, Ports, run
+from ring.dev.cluster import Ports, run
 from ring.protocol.codes import RingError
 
 FREE = Ports(0, 0, 0)

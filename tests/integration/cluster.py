@@ -1,11 +1,6 @@
 """Clusters for tests: nodes in this program, whose code is then measured, or processes that can be killed."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +9,7 @@ import trio
 
 from ring.config import Settings
 from ring.node import Node
-
-READY_S = 60.0  # for a Python that starts on a busy machine
+from ring.verify.node import READY_S, NodeProcess
 
 
 def settings(name: str, redis: str, **others: Any) -> Settings:
@@ -39,60 +33,10 @@ async def nodes(redis: str, *names: str, **others: Any) -> AsyncIterator[dict[st
         nursery.cancel_scope.cancel()
 
 
-class NodeProcess:
-    """A node as a process."""
-
-    def __init__(self, process: trio.Process, name: str, log: Path) -> None:
-        self.process = process
-        self.name = name
-        self.log = log
-        self.ready: dict[str, Any] = {}
-
-    @property
-    def edge(self) -> str:
-        """Where its clients connect."""
-        return str(self.ready["edge"])
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        os.kill(self.process.pid, signal.SIGKILL)
-
-    def freeze(self) -> None:
-        """SIGSTOP."""
-        os.kill(self.process.pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """SIGCONT."""
-        os.kill(self.process.pid, signal.SIGCONT)
-
-    async def stop(self) -> None:
-        """SIGTERM; returns when it has drained and ended."""
-        self.process.terminate()
-        code = await self.process.wait()
-        assert code == 0, f"{self.name} ended with {code}: {self.log.read_text()}"
-
-    async def wait_ready(self) -> None:
-        """Returns when it has said that it serves."""
-        assert self.process.stdout is not None
-        said = b""
-        with trio.fail_after(READY_S):
-            async for chunk in self.process.stdout:
-                said += chunk
-                if b"\n" in said:
-                    self.ready = json.loads(said)
-                    return
-        raise AssertionError(f"{self.name} did not start: {self.log.read_text()}")
-
-    def complaints(self) -> list[dict[str, Any]]:
-        """What it has logged as an error."""
-        lines = map(json.loads, self.log.read_text().splitlines())
-        return [line for line in lines if line["level"] in ("error", "critical")]
-
-
 class Processes:
     """A cluster of node processes; made by `processes`."""
 
-    def __init__(self, redis: str, directory: Path, options: tuple[str, ...]) -> None:
+    def __init__(self, redis: str, directory: Path, options: Mapping[str, str]) -> None:
         self.redis = redis
         self.started: list[NodeProcess] = []
         self._directory = directory
@@ -101,30 +45,9 @@ class Processes:
     async def spawn(self, name: str, places: Mapping[str, str] | None = None) -> NodeProcess:
         """Starts a node, at these places if given; it is not ready yet."""
         log = self._directory / f"{name}.{len(self.started)}.log"
-        command = [
-            "serve",
-            "--name",
-            name,
-            "--cluster",
-            "test",
-            "--redis",
-            self.redis,
-            "--log-format",
-            "json",
-        ]
-        for what in ("edge", "peer", "api"):
-            command += [f"--{what}", "127.0.0.1:0" if places is None else places[what]]
-        environ = {key: value for key, value in os.environ.items() if not key.startswith("RING_")}
-        with log.open("wb") as errors:
-            # ring.cli.child: `ring` that ends with us, however we end.
-            process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "ring.cli.child", *command, *self._options],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=environ,
-            )
-        node = NodeProcess(process, name, log)
+        where = {what: "127.0.0.1:0" if places is None else places[what] for what in ("edge", "peer", "api")}
+        options = {"cluster": "test", "redis": self.redis, **where, **self._options}
+        node = await NodeProcess.start(name, options, log)
         self.started.append(node)
         return node
 
@@ -136,21 +59,25 @@ class Processes:
         return started
 
 
+def by_name(flags: Sequence[str]) -> dict[str, str]:
+    """Options of `ring serve` by their names in the settings."""
+    return {
+        flag.removeprefix("--").replace("-", "_"): value
+        for flag, value in zip(flags[::2], flags[1::2], strict=True)
+    }
+
+
 @asynccontextmanager
 async def processes(redis: str, directory: Path, *options: str) -> AsyncIterator[Processes]:
     """A cluster of processes, of which none outlives the block; their logs may hold no error."""
-    cluster = Processes(redis, directory, options)
+    cluster = Processes(redis, directory, by_name(options))
     try:
         yield cluster
     finally:
-        for node in cluster.started:
-            if node.process.returncode is None:
+        for node in cluster.started:  # all at once: none is to complain of the others' end
+            if node.alive:
                 node.kill()
-        with trio.CancelScope(shield=True):  # short: nothing survives SIGKILL
-            for node in cluster.started:
-                await node.process.wait()
-                for pipe in (node.process.stdin, node.process.stdout):
-                    if pipe is not None:
-                        await pipe.aclose()
+        for node in cluster.started:
+            await node.end()
     for node in cluster.started:
         assert node.complaints() == [], node.name

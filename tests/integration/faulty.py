@@ -1,33 +1,23 @@
-"""A cluster whose Redis and whose networks fail on command: processes behind gates, under load.
-
-Every node reaches Redis through a gate of its own, and is reached by its peers through another, so that each
-can be cut off from the one, from the others, or from all. Clients and HTTP reach it always.
-"""
+"""A site as that of `ring verify`, with clients in the middle of a load, and what must hold of them."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import httpx
-import msgspec
 import trio
 
 from ring.cluster.placement import place
 from ring.cluster.view import Member
 from ring.protocol.names import slot_of
-from tests.integration.cluster import NodeProcess, processes
-from tests.integration.gate import Gate
+from ring.verify import site as verify
+from ring.verify.node import ANSWER_S, Report, SiteNode
+from tests.integration.cluster import by_name
 from tests.integration.load import LibraryClient, Load
 from tests.integration.raw import RawClient, Sent
 from tests.integration.room_client import RoomClient
-from tests.integration.stoppable import CALM_S, Store, quiet_port
 
 # This program is many clients at once: it may be slow to acknowledge, and to connect again.
 PATIENCE = ("--spill-after-s", "5", "--linger-s", "5")
-POLL_S = 0.05
-ANSWER_S = 5.0  # the longest that anything over HTTP may take
 SEND_TIMEOUT_S = 10.0  # the default
 MARGIN_S = 5.0
 WARM_UP = 200  # messages that are answered before the fault, and after it
@@ -36,150 +26,32 @@ LEAST_UNDER_WAY = 3
 Record = Callable[[str, object], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a node says of itself and of the ring."""
-
-    status: int  # of /readyz
-    state: str
-    degraded: list[str]
-    epoch: int
-    members: dict[str, str]  # name -> incarnation
-    slots: dict[str, int]  # name -> how many it owns
-
-
-@dataclass(eq=False)
-class FaultyNode:
-    """A node, and the gates to Redis and from its peers."""
-
-    name: str
-    process: NodeProcess
-    redis: Gate
-    peers: Gate
-    http: httpx.AsyncClient
-    incarnation: str = ""
-
-    async def report(self) -> Report:
-        """What it says now."""
-        ready, nodes = await self.http.get("/readyz"), await self.http.get("/v1/nodes")
-        entries = nodes.json()["nodes"]
-        # A node that has been evicted is in its own list no more.
-        mine: dict[str, Any] = next((entry["self"] for entry in entries if entry["name"] == self.name), {})
-        body = ready.json()
-        return Report(
-            ready.status_code,
-            body["state"],
-            body.get("degraded", []),
-            mine.get("epoch", 0),
-            {entry["name"]: entry["incarnation"] for entry in entries},
-            {entry["name"]: entry["slots"] for entry in entries},
-        )
-
-    def log(self) -> list[dict[str, Any]]:
-        """What it has logged, parsed."""
-        lines = self.process.log.read_text().splitlines()
-        return [msgspec.json.decode(line) for line in lines]
-
-    def logged(self, event: str) -> list[dict[str, Any]]:
-        """What it has logged of one kind."""
-        return [line for line in self.log() if line["event"] == event]
-
-
-@dataclass(eq=False)
-class Site:
+class Site(verify.Site):
     """The cluster, its clients and the load between them."""
 
-    directory: Path
-    options: tuple[str, ...]
-    store: Store
-    stack: AsyncExitStack
-    nursery: trio.Nursery
-    load: Load
-    nodes: dict[str, FaultyNode] = field(default_factory=dict)
-    rooms: dict[str, RoomClient] = field(default_factory=dict)  # one on each node, by its name
-    fault_at: float = 0.0
-    under_way: list[Sent] = field(default_factory=list)
+    def __init__(self, directory: Path, nodes: int, options: Sequence[str], pace: float) -> None:
+        super().__init__(
+            nodes=nodes, options=by_name((*PATIENCE, *options)), directory=directory, cluster="test"
+        )
+        self.load = Load(seed=1, pace=pace)
+        self.rooms: dict[str, RoomClient] = {}  # one on each node, by its name
+        self.fault_at = 0.0
+        self.under_way: list[Sent] = []
+        self.clients: trio.Nursery
+        self._incarnations: dict[str, str] = {}
 
     # --- nodes
 
-    async def start(self, name: str) -> FaultyNode:
-        """Starts a node behind gates of its own."""
-        peer = f"127.0.0.1:{quiet_port()}"
-        redis, peers = Gate(self.store.address), Gate(peer, peers=True)
-        for gate in (redis, peers):
-            await self.nursery.start(gate.run)
-        own = (*self.options, *PATIENCE, "--peer-advertise", peers.address)
-        cluster = await self.stack.enter_async_context(
-            processes(f"redis://{redis.address}/0", self.directory, *own)
-        )
-        process = await cluster.spawn(name, {"edge": "127.0.0.1:0", "peer": peer, "api": "127.0.0.1:0"})
-        await process.wait_ready()
-        http = httpx.AsyncClient(base_url=f"http://{process.ready['api']}", timeout=ANSWER_S)
-        await self.stack.enter_async_context(http)
-        node = FaultyNode(name, process, redis, peers, http)
-        node.incarnation = (await node.report()).members[name]
-        self.nodes[name] = node
+    async def start(self, name: str) -> SiteNode:
+        """Starts a node, and remembers which life of it that is."""
+        node = await super().start(name)
+        self._incarnations[name] = (await node.report()).members[name]
         return node
-
-    async def until(
-        self,
-        what: str,
-        condition: Callable[[Report], bool],
-        within_s: float,
-        names: Iterable[str] | None = None,
-        *,
-        agreed: bool = False,
-    ) -> float:
-        """Returns once it holds on all of these nodes, or on all: after how many seconds.
-
-        Args:
-            what: names it, where it does not come about.
-            condition: on a node's report.
-            within_s: how long it may take.
-            names: of the nodes.
-            agreed: they have to be of one epoch, too.
-        """
-        began = trio.current_time()
-        asked = list(self.nodes if names is None else names)
-        reports: dict[str, Report] = {}
-        with trio.move_on_after(within_s):
-            while True:
-                reports = await self._reports(asked)
-                one = len({report.epoch for report in reports.values()}) == 1 or not agreed
-                if one and all(map(condition, reports.values())):
-                    return trio.current_time() - began
-                await trio.sleep(POLL_S)  # HTTP tells a state, no event
-        raise AssertionError(f"not {what} within {within_s:g} s: {reports}")
-
-    async def stays(
-        self, what: str, condition: Callable[[Report], bool], for_s: float, names: Iterable[str]
-    ) -> None:
-        """Returns after so many seconds, in all of which, and at their end, it held on all of these nodes."""
-        asked = list(names)
-        end = trio.current_time() + for_s
-        while True:
-            for name, report in (await self._reports(asked)).items():
-                assert condition(report), f"{name} did not stay {what}: {report}"
-            if trio.current_time() >= end:
-                return
-            await trio.sleep(POLL_S)  # HTTP tells a state, no event
-
-    async def _reports(self, names: Iterable[str]) -> dict[str, Report]:
-        """What these nodes say, all asked at once: on a busy machine one after the other takes a second."""
-        reports: dict[str, Report] = {}
-
-        async def ask(name: str) -> None:
-            reports[name] = await self.nodes[name].report()
-
-        async with trio.open_nursery() as nursery:
-            for name in names:
-                nursery.start_soon(ask, name)
-        return reports
 
     async def until_whole(self, within_s: float, names: Iterable[str] | None = None) -> float:
         """Returns once all of these are up, lack nothing, and agree on a ring of these and no others, in the
         life that they have had since the beginning: after how many seconds."""
-        expected = {name: self.nodes[name].incarnation for name in (self.nodes if names is None else names)}
+        expected = {name: self._incarnations[name] for name in (self.nodes if names is None else names)}
 
         def whole(report: Report) -> bool:
             alive = (report.status, report.state, report.degraded) == (200, "up", [])
@@ -189,27 +61,8 @@ class Site:
 
     async def epoch(self) -> int:
         """The highest that a node routes by."""
-        return max([(await node.report()).epoch for node in self.nodes.values()])
-
-    def kill(self, name: str) -> None:
-        """SIGKILL: its machine refuses whoever dials it from now on."""
-        self.nodes[name].process.kill()
-        self.nodes[name].peers.cut()
-
-    def cut_off(self, name: str) -> None:
-        """Pulls the cable of a node: it reaches neither Redis nor peers, and none of them reaches it."""
-        node = self.nodes[name]
-        node.redis.silence()
-        node.peers.silence()
-        for other in self.nodes.values():
-            if other.name > name:  # of two nodes the lower name dials
-                other.peers.silence(name)
-
-    def restore(self) -> None:
-        """All networks are whole again."""
-        for node in self.nodes.values():
-            node.redis.mend()
-            node.peers.mend()
+        reports = (await self.reports()).values()
+        return max(report.epoch for report in reports if report is not None)
 
     # --- clients
 
@@ -231,14 +84,14 @@ class Site:
                     roams=name in roaming,
                     watch=self.load.watch,
                 )
-                await self.nursery.start(self.load.raw[user].run)
+                await self.clients.start(self.load.raw[user].run)
             for number in range(library):
                 user = f"library {name} {number}"
                 self.load.library[user] = LibraryClient(others, user, self.load.watch)
-                await self.nursery.start(self.load.library[user].run)
+                await self.clients.start(self.load.library[user].run)
             room = RoomClient([node.process.edge], f"room {name}", watch=self.load.watch)
             self.rooms[name] = room
-            await self.nursery.start(room.run)
+            await self.clients.start(room.run)
 
     def of_node(self, name: str) -> list[str]:
         """The users who connected to this node first."""
@@ -250,7 +103,7 @@ class Site:
         user = f"new {name} {number}"
         client = RawClient([self.nodes[name].process.edge], user, watch=self.load.watch)
         with trio.fail_after(ANSWER_S):
-            await self.nursery.start(client.run)
+            await self.clients.start(client.run)
             room = self.rooms[name]
             there, back = client.send(room.user), room.send(user)
             await self.load.watch.until(lambda: bool(there.answers and back.answers))
@@ -361,7 +214,7 @@ async def site(
 
     Args:
         directory: for the files of Redis and the nodes' logs.
-        names: of the nodes.
+        names: of the nodes: "n1", "n2" and so on.
         options: of every node.
         deadline_s: for the block.
         pace: how much the load's clients rest, against the usual.
@@ -369,19 +222,12 @@ async def site(
         roaming: nodes whose clients go elsewhere when they are cut.
     """
     with trio.fail_after(deadline_s):
-        async with Store(directory) as store, trio.open_nursery() as nursery:
-            async with AsyncExitStack() as stack:
-                here = Site(directory, options, store, stack, nursery, Load(seed=1, pace=pace))
-                async with trio.open_nursery() as starting:
-                    for name in names:
-                        starting.start_soon(here.start, name)
-                here.nodes = {name: here.nodes[name] for name in names}
-                await here.until_whole(CALM_S)
-                await here.populate(raw, library, roaming=roaming)
-                nursery.start_soon(here.load.run)
-                await here.load.until_answered(WARM_UP)
-                yield here
-                for node in here.nodes.values():  # at once: none is to complain of the others' end
-                    if node.process.process.returncode is None:
-                        node.process.kill()
-            nursery.cancel_scope.cancel()
+        here = Site(directory, len(names), options, pace)
+        async with here, trio.open_nursery() as here.clients:
+            assert here.names == tuple(names)
+            await here.populate(raw, library, roaming=roaming)
+            here.clients.start_soon(here.load.run)
+            await here.load.until_answered(WARM_UP)
+            yield here
+            here.clients.cancel_scope.cancel()
+        assert here.complaints() == []

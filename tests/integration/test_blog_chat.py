@@ -13,7 +13,8 @@ from urllib.parse import urlencode
 import pytest
 import trio
 
-from tests.integration.cluster import NodeProcess, processes
+from ring.verify.node import NodeProcess
+from tests.integration.cluster import processes
 from tests.integration.foreign import Closed, OfTrioWebsocket, browser
 
 DEADLINE_S = 60.0

@@ -1,6 +1,6 @@
 """Nodes come, leave, die and come back while everybody talks. Real processes, real signals, a real store."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -12,15 +12,21 @@ from ring.cluster.placement import place
 from ring.cluster.view import Member
 from ring.protocol.names import slot_of
 from ring.store.embedded import EmbeddedServer
-from tests.integration.cluster import NodeProcess, Processes, processes
+from ring.verify.node import NodeProcess
+from ring.verify.standing import POLL_S
+from tests.integration.cluster import Processes, processes
+from tests.integration.faulty import site
 from tests.integration.load import LibraryClient, Load
 from tests.integration.raw import RawClient, Sent
 
 DEADLINE_S = 150
 SEND_TIMEOUT_S = 10.0  # the default
 MARGIN_S = 5.0  # for a machine that is busy with other things
+TTL_S = 1.5
+DEFAULT_TTL_S = 3.0
+SUCCEEDED_S = 1.0  # whom a dead node owned, by others: long before its lease would have lapsed
 # This program is many clients at once: it may be slow to acknowledge, and to connect again.
-OPTIONS = ("--ttl-s", "1.5", "--spill-after-s", "5", "--linger-s", "5")
+OPTIONS = ("--spill-after-s", "5", "--linger-s", "5")
 NAMES = ("n1", "n2", "n3")
 WARM_UP = 300  # messages that are answered before the fault, and after it
 LEAST_UNDER_WAY = 3
@@ -123,17 +129,30 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(directory: Path) -> AsyncIterator[Stage]:
-    """Three nodes, of which each has 7 raw clients (of three kinds) and 3 of the library."""
+async def stage(
+    directory: Path,
+    ttl_s: float = TTL_S,
+    *,
+    server: EmbeddedServer | None = None,
+    start: Callable[[Processes, str], Awaitable[object]] = Processes.start,
+) -> AsyncIterator[Stage]:
+    """Three nodes, of which each has 7 raw clients (of three kinds) and 3 of the library.
+
+    Args:
+        directory: for the nodes' logs.
+        ttl_s: of their leases.
+        server: the Redis, if not any.
+        start: starts a node.
+    """
     with trio.fail_after(DEADLINE_S):
         async with (
-            EmbeddedServer() as store,
-            processes(store.url, directory, *OPTIONS) as cluster,
+            server or EmbeddedServer() as store,
+            processes(store.url, directory, "--ttl-s", f"{ttl_s}", *OPTIONS) as cluster,
             trio.open_nursery() as nursery,
         ):
             async with trio.open_nursery() as starting:
                 for name in NAMES:
-                    starting.start_soon(cluster.start, name)
+                    starting.start_soon(start, cluster, name)
                 for ring in (NAMES, (*NAMES, "n4")):
                     table(*ring)  # now, while nobody waits for this program
             nodes = sorted(cluster.started, key=lambda node: node.name)
@@ -215,9 +234,10 @@ async def test_a_node_leaves(tmp_path: Path, record: Record) -> None:
 async def test_a_node_is_killed(tmp_path: Path, record: Record, restarted: bool) -> None:
     """SIGKILL, and perhaps started again at once under its name and at its places.
 
-    What it owned is served by others, or by its next life; what was under way through it is sent again.
+    Others are sure of it, and serve what it owned, within a second, its next life once it is there; what was
+    under way through it is sent again.
     """
-    async with stage(tmp_path) as on:
+    async with stage(tmp_path, DEFAULT_TTL_S) as on:
         load = on.load
         owned = owned_by("n2", load.users, *NAMES)
         await on.until_under_way("n2", owned)
@@ -232,7 +252,9 @@ async def test_a_node_is_killed(tmp_path: Path, record: Record, restarted: bool)
 
         of_others = [user for user in owned if user in on.staying("n2")]
         on.record(record, of_others)
-        record("first served again", f"{load.served_again(of_others, on.fault_at):.3f} s after")
+        served_s = load.served_again(of_others, on.fault_at)
+        record("first served again", f"{served_s:.3f} s after")
+        assert served_s < SUCCEEDED_S + load.stalled_s
         on.assert_nobody_else_was_cut("n2")
         on.assert_one_answer_in_time("n2")
         on.assert_nothing_lost()
@@ -268,3 +290,66 @@ async def test_a_node_stands_still(tmp_path: Path, record: Record) -> None:
         staying = set(on.staying("n2"))
         assert [sent for sent in on.failed(list(staying)) if sent.sender in staying] == []
         assert [double for double in load.doubled() if not double.arrival.redelivered] == []
+
+
+async def test_a_node_is_killed_whose_address_goes_on_answering(tmp_path: Path, record: Record) -> None:
+    """SIGKILL, behind what takes connections for it: nobody is refused, until its next life says its name.
+
+    That it is another shows that the first is dead, whose lease would last for much longer.
+    """
+    ttl_s = 4 * DEFAULT_TTL_S
+    async with site(tmp_path, NAMES, "--ttl-s", f"{ttl_s}", roaming=["n2"]) as on:
+        owned = on.owned_by(["n2"], [user for name in ("n1", "n3") for user in on.of_node(name)])
+        assert owned
+        await on.until_under_way()
+        on.fault()
+        node = on.nodes["n2"]
+        node.lives += 1  # the site takes that for an end that it knows of, and leaves the gate open
+        node.process.kill()
+        await on.start("n2")
+        back_s = trio.current_time() - on.fault_at
+        healed_s = await on.until_whole(DEADLINE_S)
+        await on.settle()
+
+        on.record(record)
+        record("back", f"{back_s:.3f} s after")
+        record("whole", f"{healed_s:.3f} s later")
+        assert on.under_way
+        assert back_s < ttl_s * 2 / 3  # so long its lease had to last at least when it was killed
+        for name in ("n1", "n3"):
+            lost = [line["why"] for line in on.nodes[name].logged("no peer link")]
+            assert [why for why in lost if "nobody listens" in why] == []
+            assert on.nodes[name].logged("peer seems dead: suspecting it")
+        on.assert_nobody_was_cut(["n1", "n3"])
+        on.assert_one_answer_in_time(on.load.users)
+        assert on.load.missing() == []
+        on.assert_doubles_are_marked()
+
+
+async def test_a_link_between_two_that_is_refused_is_no_death(tmp_path: Path, record: Record) -> None:
+    """Each finds nobody at the other's address, and says so; each renews, and so nobody is removed."""
+    async with site(tmp_path, NAMES[:2], "--ttl-s", f"{DEFAULT_TTL_S}") as on:
+        await on.until_under_way()
+        on.fault()
+        on.cut_link("n1", "n2")
+        refuted = "peer renews, though nobody listens at its address"
+        with trio.fail_after(DEADLINE_S):
+            for node in on.nodes.values():
+                while True:
+                    if node.logged(refuted):
+                        break
+                    await trio.sleep(POLL_S)  # a log tells no event
+        refuted_s = trio.current_time() - on.fault_at
+        on.restore()
+        await on.until_whole(DEADLINE_S)
+        await on.settle()
+
+        on.record(record)
+        record("refuted", f"{refuted_s:.3f} s after")
+        assert on.under_way
+        for node in on.nodes.values():
+            assert node.logged("peer seems dead: suspecting it")
+        on.assert_ring_stood_still()
+        on.assert_nobody_was_cut()
+        on.assert_all_was_delivered()
+        on.assert_doubles_are_marked()

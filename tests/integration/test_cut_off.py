@@ -9,7 +9,8 @@ import pytest
 import trio
 
 from ring.protocol.upgrade import UpgradeRefused
-from tests.integration.faulty import Record, Report, site
+from ring.verify.node import Report
+from tests.integration.faulty import Record, site
 from tests.integration.raw import RawClient
 from tests.integration.room_client import rooms_are_refused, rooms_flow
 

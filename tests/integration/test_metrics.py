@@ -1,6 +1,7 @@
 """Every metric is there, and moves when it should: seen from outside, on nodes that serve real clients.
 
-`MOVES` says which test shows which metric; no metric may be missing from it.
+`MOVES` says which test shows which metric; no metric may be missing from it. What is told of stored mailboxes
+is shown in test_metrics_stored.py.
 """
 
 import re
@@ -29,11 +30,11 @@ from ring.store.client import Redis
 from ring.store.keys import Keys
 from ring.telemetry.table import METRICS
 from ring.transport.address import split_address
+from ring.verify.server import Store
 from tests.integration.cluster import nodes, processes
 from tests.integration.probe import probing
 from tests.integration.raw import RawClient, Watch
 from tests.integration.room_client import RoomClient
-from tests.integration.stoppable import Store
 from tests.transport.wire import Wire, masked, request, until
 
 DEADLINE_S = 120
@@ -73,11 +74,25 @@ MOVES = {
         "messages_pending",
         "messages_unacknowledged",
     ),
+    "stored": (
+        "stored_messages_total",
+        "stored_failed_total",
+        "stored_fenced_total",
+        "stored_reads_total",
+        "stored_messages_read_total",
+        "stored_messages_removed_total",
+        "stored_waiting",
+        "stored_unread_sessions_total",
+        "messages_unacknowledged",
+        "receipts_total",
+        "redis_connected",
+    ),
     "broken_link": ("messages_resent_total", "late_deliveries_total", "link_up"),
     "ring": (
         "epoch",
         "changes_total",
         "members",
+        "suspicions_total",
         "slots_owned",
         "share_ratio",
         "peers",
@@ -273,7 +288,9 @@ async def test_sessions(redis_url: str) -> None:
 async def test_messages(redis_url: str) -> None:
     """Messages of either kind, to those who acknowledge by either way, who do not, and who are not there."""
     with trio.fail_after(DEADLINE_S):
-        async with nodes(redis_url, "n1", spill_after_s=1.0, message_bytes=1000) as cluster:
+        async with nodes(
+            redis_url, "n1", spill_after_s=1.0, message_bytes=1000, mailbox_messages=0
+        ) as cluster:
             n1 = cluster["n1"]
             watch = Watch()
             async with (
@@ -371,6 +388,7 @@ async def test_ring(redis_url: str) -> None:
             await probe.becomes("peers", 0, state="up")
             await probe.becomes("slots_owned", 16384)
             await probe.becomes("members", 1)
+            await probe.grows("suspicions_total", 1, outcome="evicted")
             gone = [key for key in await probe.look() if ("peer", "n2") in key[1]]
             assert gone == [], "a node that has left is no label any more"
 
@@ -475,11 +493,14 @@ def stall() -> None:
 async def test_redis(redis_url: str, tmp_path: Path) -> None:
     """Redis stands still, is gone and comes back: what waits, what is refused, and what may be missing."""
     with trio.fail_after(DEADLINE_S):
-        async with Store(tmp_path) as store, nodes(f"redis://{store.address}", "n1", ttl_s=1.0) as cluster:
+        async with (
+            Store(tmp_path, "test") as store,
+            nodes(f"redis://{store.address}", "n1", ttl_s=1.0) as cluster,
+        ):
             n1 = cluster["n1"]
             async with probing(n1, *MOVES["redis"]) as probe, trio.open_nursery() as nursery:
                 await probe.shows("lease_ttl_seconds", 1.0)
-                for use in ("commands", "rooms"):
+                for use in ("commands", "mailboxes", "rooms"):
                     await probe.shows("redis_connected", 1, use=use)
                 alice = RoomClient([n1.addresses["edge"]], "alice")
                 await nursery.start(alice.run)
@@ -497,7 +518,7 @@ async def test_redis(redis_url: str, tmp_path: Path) -> None:
 
                 await probe.mark()
                 await store.stop()
-                for use in ("commands", "rooms"):
+                for use in ("commands", "mailboxes", "rooms"):
                     await probe.becomes("redis_connected", 0, use=use)
                 await probe.becomes("degraded", 1, what="redis")
                 await probe.exceeds("lease_age_seconds", 1.0)
@@ -509,7 +530,7 @@ async def test_redis(redis_url: str, tmp_path: Path) -> None:
 
                 await probe.mark()
                 await store.start()
-                for use in ("commands", "rooms"):
+                for use in ("commands", "mailboxes", "rooms"):
                     await probe.becomes("redis_connected", 1, use=use)
                     await probe.grows("redis_reconnects_total", 1, use=use)
                 await probe.becomes("degraded", 0, what="redis")

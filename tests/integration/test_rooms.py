@@ -14,10 +14,10 @@ from ring.protocol import client as wire
 from ring.protocol.codes import CloseCode
 from ring.store.client import Redis
 from ring.store.keys import Keys
+from ring.verify.server import Store
 from tests.integration.cluster import nodes, settings
 from tests.integration.raw import Watch
 from tests.integration.roommate import Roommate, joined
-from tests.integration.stoppable import Store
 
 Record = Callable[[str, object], None]
 
@@ -260,7 +260,7 @@ async def test_a_connection_that_is_killed_is_a_gap_that_is_told(
 async def test_redis_is_restarted(tmp_path: Path, nursery: trio.Nursery, record: Record) -> None:
     """Away: commands are refused at once. Back: members are members, and hear, within 2 s; nothing hangs."""
     with trio.fail_after(DEADLINE_S):
-        async with Store(tmp_path) as store, nodes(f"redis://{store.address}", *NAMES) as cluster:
+        async with Store(tmp_path, "test") as store, nodes(f"redis://{store.address}", *NAMES) as cluster:
             watch = Watch()
             members = crowd(cluster, 40, watch)
             await joined(nursery, "lobby", *members)

@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from ring.store.embedded import EmbeddedServer, free_port
-from tests.integration.cluster import READY_S, processes
+from ring.verify.node import READY_S
+from tests.integration.cluster import processes
 from tests.transport.wire import Wire
 
 USER = "ringuser"

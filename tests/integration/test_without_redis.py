@@ -11,7 +11,9 @@ import pytest
 import trio
 
 from ring.store.connection import PING_ANSWER_S, PING_EVERY_S
-from tests.integration.faulty import POLL_S, Record, Report, Site, site
+from ring.verify.node import Report
+from ring.verify.standing import POLL_S
+from tests.integration.faulty import Record, Site, site
 from tests.integration.room_client import rooms_are_refused, rooms_flow, told_of_the_gap
 
 NAMES = ("n1", "n2", "n3", "n4")
@@ -19,7 +21,8 @@ TTL_S = 1.0
 OUTAGE_S = 3 * TTL_S
 HEAL_S = 2.0
 DEGRADED_S = 5.0  # until every node has found out
-SERVED_S = 5.0  # whom the dead owned, by their successors
+SERVED_S = 5.0  # everybody, also who was with the dead
+SUCCESSORS_S = 1.0  # until whom the dead owned are served
 PATIENCE_S = PING_EVERY_S + PING_ANSWER_S  # with a connection to Redis that says nothing
 STOPPED_S = 8.0  # less than a node has for its drain
 SILENCE_S = 1.0  # no message may take longer, but for what this program stands still itself
@@ -214,45 +217,115 @@ async def test_a_node_stops_while_redis_stands_still(tmp_path: Path, record: Rec
         assert stopped_s < STOPPED_S
 
 
-SURVIVORS = [("n1",), ("n3",), ("n1", "n3")]
+DEATHS = [
+    pytest.param(("n1",), "with its data", id="n1 survives"),
+    pytest.param(("n3",), "emptied", id="n3 survives, Redis is emptied"),
+    pytest.param(("n1", "n3"), "with its data", id="n1 and n3 survive"),
+    pytest.param(("n1", "n3"), "emptied", id="n1 and n3 survive, Redis is emptied"),
+    pytest.param(("n2", "n3"), "with its data", id="n2 and n3 survive"),
+    pytest.param(("n2", "n3"), "with an older copy", id="n2 and n3 survive, Redis has an older copy"),
+]
 
 
-@pytest.mark.parametrize("survivors", SURVIVORS, ids=" ".join)
+@pytest.mark.parametrize(("survivors", "comes_back"), DEATHS)
 async def test_nodes_die_while_redis_is_away(
-    tmp_path: Path, record: Record, survivors: tuple[str, ...]
+    tmp_path: Path, record: Record, survivors: tuple[str, ...], comes_back: str
 ) -> None:
-    """Whoever dials them is refused: who survives is not cut off, and serves the users that it owns."""
+    """Whoever dials them is refused: who survives is not cut off, and serves everybody, the users of the dead
+    too, in a ring without them. Redis takes that ring when it is back, whatever it remembers.
+    """
     names = NAMES[:3]
     dead = [name for name in names if name not in survivors]
     async with site(tmp_path, names, "--ttl-s", f"{TTL_S}", roaming=dead) as on:
+        if comes_back == "with an older copy":
+            await on.store.copy()  # from which n4, which comes and goes, is missing, and its epochs
+            await on.start("n4")
+            await on.until_whole(DEGRADED_S)
+            await on.nodes.pop("n4").process.stop()
+            await on.until_whole(DEGRADED_S)
         await on.store.stop()
         await on.until("degraded", frozen, DEGRADED_S)
         await on.stays("frozen", frozen, OUTAGE_S, names)
+        epoch = await on.epoch()
         await on.until_under_way()
         on.fault()
         for name in dead:
             on.kill(name)
-        staying = [user for name in survivors for user in on.of_node(name)]
-        own = on.owned_by(survivors, staying)
-        assert own
         killed_at = on.fault_at
-        with trio.fail_after(SERVED_S):
-            await on.load.watch.until(lambda: on.load.served_since(own, killed_at))
-        served_s = trio.current_time() - killed_at
+        staying = [user for name in survivors for user in on.of_node(name)]
+        of_the_dead = on.owned_by(dead, staying)
+        assert of_the_dead
+        served = {}
+        for what, users in (("the dead's users", of_the_dead), ("everybody", list(on.load.users))):
+            with trio.fail_after(SERVED_S):
+                await on.load.watch.until(lambda users=users: on.load.served_since(users, killed_at))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            served[what] = trio.current_time() - killed_at
+        assert served["the dead's users"] < SUCCESSORS_S + on.load.stalled_s
         await on.stays("frozen", frozen, OUTAGE_S, survivors)
         for name in survivors:
             await rooms_are_refused([on.rooms[name]])
         for name in dead:
             del on.nodes[name]
+        reports = [await node.report() for node in on.nodes.values()]
+        assert {(report.epoch > epoch, *report.members) for report in reports} == {(True, *survivors)}
+        if comes_back == "emptied":
+            on.store.empty()
+        elif comes_back == "with an older copy":
+            on.store.roll_back()
         await on.store.start()
-        healed_s = await on.until_whole(HEAL_S + 2 * TTL_S)  # the dead had a lease as the others
+        began = trio.current_time()
+        with trio.fail_after(HEAL_S):
+            await until_whole_and_stored(on)
+        healed_s = trio.current_time() - began
         await on.settle()
 
         on.record(record)
-        record("served", f"{served_s:.3f} s after")
+        for what, after_s in served.items():
+            record(f"{what} served", f"{after_s:.3f} s after")
         record("whole", f"{healed_s:.2f} s after the return of Redis")
         assert on.under_way
         on.assert_nobody_was_cut(survivors)
-        on.assert_one_answer_in_time(staying)
+        on.assert_one_answer_in_time(on.load.users)
+        on.assert_all_was_delivered(staying)
+        on.assert_doubles_are_marked()
+
+
+async def test_two_that_refuse_each_other_while_redis_is_away(tmp_path: Path, record: Record) -> None:
+    """Each takes the other for dead, and the third is linked with both: one of them prevails.
+
+    The other one is a gateway for its clients until Redis is back, as far as its link with the third reaches.
+    Nobody is cut, and nothing is lost.
+    """
+    names = NAMES[:3]
+    async with site(tmp_path, names, "--ttl-s", f"{TTL_S}") as on:
+        await on.store.stop()
+        await on.until("degraded", frozen, DEGRADED_S)
+        await on.stays("frozen", frozen, OUTAGE_S, names)
+        await on.until_under_way()
+        on.fault()
+        on.cut_link("n1", "n2")
+
+        def without_one(report: Report) -> bool:
+            return frozen(report) and len(report.members) == 2 and "n3" in report.members
+
+        agreed_s = await on.until("without one of the two", without_one, SERVED_S)
+        await on.stays("without one of the two", without_one, OUTAGE_S, names)
+        rings = {tuple(report.members) for report in (await on.reports()).values() if report is not None}
+        on.restore()
+        await on.store.start()
+        began = trio.current_time()
+        with trio.fail_after(HEAL_S):
+            await until_whole_and_stored(on)
+        healed_s = trio.current_time() - began
+        await on.settle()
+
+        on.record(record)
+        record("agreed", f"{agreed_s:.2f} s after")
+        record("whole", f"{healed_s:.2f} s after the return of Redis")
+        assert len(rings) == 1
+        assert on.under_way
+        on.assert_nobody_was_cut()
+        on.assert_one_answer_in_time(on.load.users)
+        on.assert_all_was_delivered([user for name in rings.pop() for user in on.of_node(name)])
         assert on.load.missing() == []
         on.assert_doubles_are_marked()

@@ -20,7 +20,7 @@ def wired(items: Iterable[HandOver]) -> list[HandOver]:
 
 def gaining(old: Office, *, name: str = "n2", epoch: int = LATER) -> Office:
     """A node that owns bob's slot from now on, and does not serve it yet."""
-    new = Office(epoch=epoch - 1, clock=old.clock, node=name)
+    new = Office(epoch=epoch - 1, clock=old.clock, node=name, store=old.store)
     new._ids = old._ids
     new.mailboxes.moved(epoch, {SLOT}, ())
     return new

@@ -3,13 +3,20 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from msgspec import Raw
+
+from ring.mailbox.attachment import Attachment
 from ring.mailbox.letter import By, Status
-from ring.mailbox.mailbox import Attachment, Mailbox
+from ring.mailbox.mailbox import Mailbox
 from ring.mailbox.owner import Mailboxes
+from ring.mailbox.spill import Batch, Spill
+from ring.mailbox.vault import Job, Result
 from ring.protocol import client
 from ring.protocol.codes import ErrorCode
+from ring.protocol.names import slot_of
 from ring.protocol.peer import Attach, Send, Seq
 from ring.transport.wheel import TimerWheel
+from tests.mailbox.vault_model import ModelVault
 
 EPOCH = 7
 
@@ -38,10 +45,10 @@ class Seat:
     attachment: Attachment | None = None
     resumed: bool | Literal["gap"] | None = None
     start: Seq | None = None
+    left: bool = False
 
     def deliver(self, epoch: int, number: int, body: bytes, tracked: bool) -> None:
-        message = client.decode_server(body)
-        assert isinstance(message, client.Message)
+        message = _text(body)
         assert message.seq == f"{epoch}-{number}"
         assert not self.got or self.got[-1][0] < (epoch, number), "sequences rise"
         self.got.append(((epoch, number), message, tracked))
@@ -76,21 +83,42 @@ class Seat:
         self.office.mailboxes.acknowledge(self.attachment, *(seq or self.last), by)
 
     def leave(self, *, clean: bool) -> None:
-        """The connection ends."""
-        assert self.attachment is not None
-        self.office.mailboxes.detach(self.attachment, clean=clean)
+        """The connection ends, maybe before the session was attached."""
+        self.left = True
+        if self.attachment is not None:
+            self.office.mailboxes.detach(self.attachment, clean=clean)
 
 
 class Office:
-    """The mailboxes of node n1; fates are looked up by the message that they belong to."""
+    """The mailboxes of node n1; fates are looked up by the message that they belong to.
 
-    def __init__(self, *, epoch: int = EPOCH, clock: Clock | None = None, node: str = "n1") -> None:
+    With a `store`, what nobody acknowledges goes there, batch by batch, when the test says so (`carry`).
+    """
+
+    def __init__(
+        self,
+        *,
+        epoch: int = EPOCH,
+        clock: Clock | None = None,
+        node: str = "n1",
+        store: ModelVault | None = None,
+    ) -> None:
         self.clock = clock or Clock()
         self.wheel = TimerWheel(self.clock)
         self.node = node
+        self.store = store
+        self.redis = True  # is there
+        self.spill = None if store is None else Spill(connected=lambda: self.redis, clock=self.clock)
+        self.fenced = 0  # times that Redis said so
         self.mailboxes = Mailboxes(
-            node=node, incarnation=f"{node}/1", wheel=self.wheel, notify=self._notify, clock=self.clock
+            node=node,
+            incarnation=f"{node}/1",
+            wheel=self.wheel,
+            notify=self._notify,
+            spill=self.spill,
+            clock=self.clock,
         )
+        self.mailboxes.fenced = self._on_fenced
         self.mailboxes.moved(epoch, set(), ())
         self.fates: list[tuple[str, Status, By | None, ErrorCode | None]] = []
         self._told: dict[str, list[Fate]] = {}
@@ -111,6 +139,9 @@ class Office:
         message_id = self._ids[ref]
         self.fates.append((message_id, status, by, code))
         self._told.setdefault(message_id, []).append((gateway, status, code))
+
+    def _on_fenced(self) -> None:
+        self.fenced += 1
 
     def told(self, message_id: str) -> list[Fate]:
         """All that was said about a message, to whom, in order."""
@@ -162,16 +193,23 @@ class Office:
         resume: str | None = None,
         start: bool = True,
     ) -> Seat:
-        """A session comes to its user's mailbox; its seat has no attachment if it was turned away."""
+        """A session comes to its user's mailbox: at once, or when that has been read. Its seat has no
+        attachment until then, nor if it was turned away."""
         self._sessions += 1
         seat = Seat(self, session or f"{self.node}.{self._sessions}")
         attach = Attach(handle, user, device, seat.name, "1.2.3.4:5", since_ms, sent, acked, by, resume)
-        attached = self.mailboxes.attach(attach, gateway, incarnation or f"{gateway}/1", seat)
-        if attached is not None:
-            seat.attachment, seat.resumed = attached
-            seat.start = self.mailboxes.before(seat.attachment)
-            if start:
-                self.mailboxes.start(seat.attachment)
+
+        def come() -> None:
+            if seat.left or not self.mailboxes.ready(user, come, sent):
+                return
+            attached = self.mailboxes.attach(attach, gateway, incarnation or f"{gateway}/1", seat)
+            if attached is not None:
+                seat.attachment, seat.resumed = attached
+                seat.start = self.mailboxes.before(seat.attachment)
+                if start:
+                    self.mailboxes.start(seat.attachment)
+
+        come()
         return seat
 
     def box(self, user: str = "bob") -> Mailbox:
@@ -185,3 +223,92 @@ class Office:
             self.clock.now = max(self.clock.now, due)
             self.wheel.advance(self.clock.now)
         self.clock.now = end
+
+    # --- Redis
+
+    @property
+    def asked(self) -> Spill:
+        """What carries letters to the store."""
+        assert self.spill is not None
+        return self.spill
+
+    def do(self, batch: Batch) -> list[Job]:
+        """The store does what a batch asks for, and answers."""
+        self.asked.settle(batch, [self.do_job(job) for job in batch.jobs])
+        return batch.jobs
+
+    def carry(self) -> list[Job]:
+        """All that is asked of the store is done, and what is asked for then; returns that."""
+        done: list[Job] = []
+        for _ in range(1000):
+            batch = self.asked.take()
+            if not batch.jobs:
+                return done
+            done += self.do(batch)
+        raise AssertionError("it never ends")
+
+    def carry_unheard(self) -> Batch:
+        """The store does the next batch, and the answer is lost."""
+        batch = self.asked.take()
+        for job in batch.jobs:
+            self.do_job(job)
+        self.asked.put_back(batch)
+        return batch
+
+    def spend(self, seconds: float) -> list[Job]:
+        """As `pass_time`, with a store that answers at once: returns what it has done."""
+        done = self.carry()
+        end = self.clock.now + seconds
+        while (due := self.wheel.next_due()) is not None and due <= end:
+            self.pass_time(max(due - self.clock.now, 0))
+            done += self.carry()
+        self.clock.now = end
+        return done
+
+    def be_away(self, seconds: float) -> None:
+        """As `pass_time`, with a store that is not there."""
+        for _ in range(round(seconds / 0.1)):
+            self.pass_time(0.1)
+            self.asked.give_up()
+
+    def do_job(self, job: Job) -> Result:
+        """What the store answers to a job."""
+        assert self.store is not None
+        self.store.now_ms = round(self.clock.now * 1000)
+        return self.store.do(job)
+
+    @property
+    def bobs_slot(self) -> int:
+        """Bob's."""
+        return slot_of("bob")
+
+    def kept(self, user: str = "bob") -> list[str | None]:
+        """The ids of the messages that the store keeps for a user, in order."""
+        assert self.store is not None
+        return [_text(one.letter.body).id for one in self.store.box(slot_of(user), user).kept]
+
+
+def _text(body: bytes) -> client.Message:
+    message = client.decode_server(body)
+    assert isinstance(message, client.Message)
+    return message
+
+
+def body(message_id: str, epoch: int, number: int) -> bytes:
+    """A message of alice's as an owner stores it."""
+    return client.encode(client.Message("alice", message_id, f"{epoch}-{number}", Raw(b"1"), 5))
+
+
+def stored_office(**options: int) -> Office:
+    """An office with a store of its own."""
+    return Office(store=ModelVault(**{"letters": 5000, "size": 2**24, "keep_s": 3600, **options}))
+
+
+def silent(*ids: str) -> tuple[Office, Seat]:
+    """Bob's client, which has been sent these and acknowledges nothing."""
+    office = stored_office()
+    seat = office.attach()
+    office.carry()
+    for message_id in ids:
+        office.send(message_id)
+    return office, seat

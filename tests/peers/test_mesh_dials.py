@@ -9,8 +9,8 @@ import structlog
 import trio
 
 from ring.peers import mesh as mesh_module
+from ring.peers.dial import connect
 from ring.peers.link import HIGH_WATER
-from ring.peers.mesh import connect
 from ring.protocol.codes import ErrorCode
 from ring.protocol.peer import Receipt
 from ring.transport.handshake import Refuse

@@ -6,6 +6,7 @@ from ring.cluster.view import Member, RingView
 from ring.mailbox.letter import By, Status
 from ring.mailbox.owner import Mailboxes
 from ring.mailbox.pending import Pending
+from ring.mailbox.spill import Spill
 from ring.protocol import peer
 from ring.protocol.codes import ErrorCode
 from ring.protocol.names import SLOTS, slot_of
@@ -15,6 +16,7 @@ from ring.router.routing import Routing
 from ring.router.transition import Transition
 from ring.router.whois import WhoIs
 from ring.transport.wheel import TimerWheel
+from tests.mailbox.vault_model import ModelVault
 
 
 class FakeLink:
@@ -102,10 +104,22 @@ class FakeSession(FakeSender):
 
 
 class Node:
-    """Node n1 with its peers n2 and n3; `owners` says whose a user is, n1 owns all others."""
+    """Node n1 with its peers n2 and n3; `owners` says whose a user is, n1 owns all others.
 
-    def __init__(self, *, epoch: int = 5, peers: tuple[str, ...] = ("n2", "n3"), **owners: str) -> None:
+    With a `store`, what nobody acknowledges goes there when the test says so (`carry`).
+    """
+
+    def __init__(
+        self,
+        *,
+        epoch: int = 5,
+        peers: tuple[str, ...] = ("n2", "n3"),
+        store: ModelVault | None = None,
+        **owners: str,
+    ) -> None:
         self.now = 1000.0
+        self.store = store
+        self.spill = None if store is None else Spill(connected=lambda: True, clock=self.clock)
         self.wheel = TimerWheel(self.clock)
         self.links: dict[str, FakeLink] = {}
         self.mailboxes = Mailboxes(
@@ -113,6 +127,7 @@ class Node:
             incarnation="n1/1",
             wheel=self.wheel,
             notify=lambda *fate: self.router.notify(*fate),
+            spill=self.spill,
             clock=self.clock,
         )
         self.pending = Pending(clock=self.clock)
@@ -208,6 +223,17 @@ class Node:
         session.resume = resume
         self.attachments.open(cast("Any", session))
         return session
+
+    def carry(self) -> int:
+        """The store does all that it is asked for; returns how many jobs that were."""
+        assert self.store is not None
+        assert self.spill is not None
+        done = 0
+        while (batch := self.spill.take()).jobs:
+            self.store.now_ms = round(self.now * 1000)
+            self.spill.settle(batch, [self.store.do(job) for job in batch.jobs])
+            done += len(batch.jobs)
+        return done
 
     def pass_time(self, seconds: float) -> None:
         """Time goes by, and what is due happens when it is due."""

@@ -1,17 +1,23 @@
 """A cluster in memory: real routers and mailboxes, links that are lists, time that a test moves.
 
 Whatever a network may do within its promises can be chosen here step by step: which link carries its next
-item, which node enters a new view when, who dies. A link keeps order, except that urgent items overtake.
+item, which node enters a new view when, who dies, who stands still. A link keeps order, except that urgent
+items overtake. What is stored goes to `redis`, if there is one.
 """
 
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
+from msgspec import UNSET
+from msgspec.structs import replace
+
 from ring.cluster.view import Member, RingView
+from ring.mailbox.attachment import Attachment
 from ring.mailbox.letter import By, Status
-from ring.mailbox.mailbox import Attachment
 from ring.mailbox.owner import Mailboxes
 from ring.mailbox.pending import Pending
 from ring.protocol import client, peer
@@ -22,55 +28,31 @@ from ring.router.router import Router
 from ring.router.routing import Routing
 from ring.router.transition import Transition
 from ring.transport.wheel import TimerWheel
-
-
-class Link:
-    """One direction's end of a link: what is sent here arrives at the other node, when the test says so."""
-
-    def __init__(self, cluster: "Cluster", here: "Node", there: "Node") -> None:
-        self.name = there.name
-        self.incarnation = there.incarnation
-        self.busy = False
-        self.queued_bytes = 0
-        self.cluster = cluster
-        self.here = here
-        self.there = there
-        self.data: deque[tuple[int, Any]] = deque()
-        self.urgent: deque[Any] = deque()
-
-    def send(self, item: peer.Item) -> None:
-        self.data.append((self.here.epoch, _copy(item)))
-
-    def send_urgent(self, item: peer.Item) -> None:
-        self.urgent.append(_copy(item))
-
-    def can_step(self) -> bool:
-        """An item may arrive; one from a higher epoch waits until the other node has entered it."""
-        return bool(self.urgent) or bool(self.data and self.data[0][0] <= self.there.epoch)
-
-    def step(self) -> None:
-        item = self.urgent.popleft() if self.urgent else self.data.popleft()[1]
-        back = self.there.links.get(self.here.name)
-        if back is not None:
-            self.there.routing.on_items(back, [item])  # type: ignore[arg-type] # a link of the simulation
-
-
-def _copy(item: Any) -> Any:
-    """As the wire would: nobody shares a message with another node."""
-    return peer.decode_batch(peer.encode(peer.Batch(0, 0, [item]))).items[0]
+from tests.router.simulated_link import Link, copied
+from tests.router.simulated_redis import Carrier, SimulatedRedis
 
 
 @dataclass(eq=False)
 class Client:
-    """A client of one user and device, that may reconnect: what it got, what it was told."""
+    """A client of one user and device, that may reconnect: what it got, what it was told.
+
+    One that `lags` reads what came to its connection when the test says so, not at once.
+    """
 
     user: str
     device: str
+    lags: bool = False
     got: list[client.Message] = field(default_factory=list)
+    acked: set[str | None] = field(default_factory=set)
+    again: list[client.Message] = field(default_factory=list)  # came though it had been acknowledged
     receipts: dict[str, list[tuple[Status, ErrorCode | None]]] = field(default_factory=dict)
     unanswered: dict[str, peer.Send] = field(default_factory=dict)
     session: "Session | None" = None
     resumed: list[bool | str] = field(default_factory=list)
+
+    def has_read(self) -> None:
+        """It says so of all that it got."""
+        self.acked.update(message.id for message in self.got)
 
 
 class Session:
@@ -96,6 +78,11 @@ class Session:
         self.earlier: list[peer.Seq] = []
         self.refs: dict[str, int] = {}
         self.closed: int | None = None
+        self.wire: deque[client.Message | client.Receipt] = deque()  # what the client has not read yet
+        self.read_to = (0, 0)
+        self.resumed: bool | str = False
+        self.got: list[str | None] = []
+        self.told: set[str | None] = set()  # what it has acknowledged
 
     @property
     def settled(self) -> bool:
@@ -109,6 +96,7 @@ class Session:
         assert not self.welcomed
         self.welcomed = True
         self.sent_epoch, self.sent_number = self.acked_epoch, self.acked_number = start
+        self.resumed = resumed
         self.client.resumed.append(resumed)
 
     def deliver(self, epoch: int, number: int, body: bytes, tracked: bool) -> None:
@@ -117,12 +105,15 @@ class Session:
         if epoch != self.sent_epoch:
             self.earlier.append((self.sent_epoch, self.sent_number))
         self.sent_epoch, self.sent_number = epoch, number
-        if self.closed is None:
-            self.client.got.append(client.decode_server(body))  # type: ignore[arg-type] # it is a message
+        message = client.decode_server(body)
+        assert isinstance(message, client.Message)
+        self._write(message)
 
     def expel(self, code: int, reason: str) -> None:
         self.closed = code
         self.attachment = None
+        if self.client.session is self:
+            self.client.session = None
         self.node.close(self)
 
     def reconnect(self, after_ms: int, reason: str) -> None:
@@ -131,14 +122,46 @@ class Session:
     def receipt(
         self, message_id: str, status: Status, by: By | None, code: ErrorCode | None, message: str | None
     ) -> None:
+        if status == "delivered":
+            to = self.node.cluster.sent[message_id].to
+            recipients = [one for one in self.node.cluster.clients if one.user == to]
+            assert any(message_id in one.acked for one in recipients), f"nobody acknowledged {message_id}"
+        self._write(client.Receipt(message_id, status, code=code or UNSET))
+
+    def _write(self, frame: client.Message | client.Receipt) -> None:
         if self.closed is None:
-            self.client.receipts.setdefault(message_id, []).append((status, code))
-            self.client.unanswered.pop(message_id, None)
+            self.wire.append(frame)
+            if not self.client.lags:
+                self.read(1)
+
+    def read(self, frames: int) -> None:
+        """The client reads what has come to it."""
+        while frames and self.wire:
+            frames -= 1
+            frame = self.wire.popleft()
+            if isinstance(frame, client.Message):
+                self.client.got.append(frame)
+                self.got.append(frame.id)
+                # Behind a cursor what was stored may come again, marked.
+                known = self.client.acked if frame.redelivered is not True else self.told
+                if frame.id in known and frame.id not in self.node.cluster.resent:
+                    self.client.again.append(frame)
+                self.read_to = client.parse_seq(frame.seq)
+            else:
+                code = None if frame.code is UNSET else frame.code
+                self.client.receipts.setdefault(frame.id, []).append((frame.status, code))
+                self.client.unanswered.pop(frame.id, None)
 
     def acknowledge(self) -> None:
-        """The client has all that it was sent."""
-        if (self.acked_epoch, self.acked_number) < (self.sent_epoch, self.sent_number):
-            self.acked_epoch, self.acked_number = self.sent_epoch, self.sent_number
+        """The client has all that it has read."""
+        if (self.acked_epoch, self.acked_number) < self.read_to:
+            self.client.has_read()
+            self.told.update(self.got)
+            self.node.act(partial(self._acknowledge, self.read_to))
+
+    def _acknowledge(self, seq: peer.Seq) -> None:
+        if self.closed is None and (self.acked_epoch, self.acked_number) < seq:
+            self.acked_epoch, self.acked_number = seq
             self.node.attachments.acknowledge(self)
 
 
@@ -151,11 +174,15 @@ class Node:
         self.incarnation = f"{name}/{cluster.next_number()}"
         self.wheel = TimerWheel(cluster.clock)
         self.links: dict[str, Link] = {}
+        self.frozen = False  # neither sees nor does anything: as after SIGSTOP
+        self.later: list[Callable[[], None]] = []  # what its clients did meanwhile
+        self.carrier = Carrier(cluster.redis, cluster.clock) if cluster.redis is not None else None
         self.mailboxes = Mailboxes(
             node=name,
             incarnation=self.incarnation,
             wheel=self.wheel,
             notify=lambda *fate: self.router.notify(*fate),
+            spill=None if self.carrier is None else self.carrier.spill,
             clock=cluster.clock,
         )
         self.pending = Pending(clock=cluster.clock)
@@ -174,9 +201,16 @@ class Node:
         )
         self.epoch = 0
 
-    def close(self, session: Session) -> None:
+    def act(self, action: Callable[[], None]) -> None:
+        """A client does something: what comes to a node that stands still waits for it."""
+        if self.frozen:
+            self.later.append(action)
+        else:
+            action()
+
+    def close(self, session: Session, *, clean: bool = False) -> None:
         self.pending.drop(session)
-        self.attachments.close(session, clean=False)
+        self.attachments.close(session, clean=clean)
 
     def enter(self, view: RingView) -> None:
         self.epoch = view.epoch
@@ -187,12 +221,15 @@ class Node:
 class Cluster:
     """Nodes, their links, their clients, and the newest view of the ring."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, redis: SimulatedRedis | None = None) -> None:
         self.random = random.Random(seed)
+        self.redis = redis
         self.now = 1000.0
         self.nodes: dict[str, Node] = {}
         self.clients: list[Client] = []
         self.sent: dict[str, peer.Send] = {}
+        self.resent: set[str | None] = set()
+        self.snapped: list[Link] = []  # ends whose node has not noticed yet
         self.order: list[tuple[str, Client]] = []
         self.view: RingView | None = None
         self._number = 0
@@ -241,71 +278,117 @@ class Cluster:
     def kill(self, name: str) -> None:
         """A node dies with all that is on its way from it; its clients notice."""
         dead = self.nodes.pop(name)
-        for node in self.nodes.values():
-            link = node.links.pop(name, None)
-            if link is not None:
-                node.attachments.link_down(link)  # type: ignore[arg-type] # a link of the simulation
+        if dead.carrier is not None:
+            dead.carrier.die()
+        for link in tuple(dead.links.values()):
+            link.twin.lose()
+        self.snapped = [link for link in self.snapped if link.here is not dead and link.there is not dead]
         for one in self.clients:
             if one.session is not None and one.session.node is dead:
                 one.session = None
 
     def cut(self, here: Node, there: Node) -> None:
         """A link breaks and is there again: what was on its way is lost."""
-        for node, other in ((here, there), (there, here)):
-            link = node.links.pop(other.name, None)
-            if link is not None:
-                node.attachments.link_down(link)  # type: ignore[arg-type] # a link of the simulation
         self.connect(here, there)
 
+    def snap(self, link: Link, kept: int) -> None:
+        """A link breaks; either side notices when the test says so."""
+        for end in (link, link.twin):
+            end.snap(kept)
+            if end.here.links.get(end.name) is end:
+                self.snapped.append(end)
+
+    def cut_off(self, node: Node) -> None:
+        """All links of a node break, and the others notice; what was on its way is lost."""
+        for link in tuple(node.links.values()):
+            self.snap(link, 0)
+        for end in [end for end in self.snapped if end.there is node]:
+            self.notice(end)
+
+    def notice(self, end: Link) -> None:
+        """A node finds that a link is broken."""
+        self.snapped.remove(end)
+        end.lose()
+
     def connect(self, here: Node, there: Node) -> None:
+        """Makes a link; an older one has broken then."""
         for node, other in ((here, there), (there, here)):
-            node.links[other.name] = Link(self, node, other)
-        for node, other in ((here, there), (there, here)):
-            link: Any = node.links[other.name]
-            node.transition.link_up(link)
+            if other.name in node.links:
+                node.links[other.name].lose()
+        self.snapped = [end for end in self.snapped if {end.here, end.there} != {here, there}]
+        ends = Link(here, there), Link(there, here)
+        for end, twin in (ends, ends[::-1]):
+            end.here.links[end.name], end.twin = end, twin
+        for end in ends:
+            end.here.transition.link_up(end)  # type: ignore[arg-type] # a link of the simulation
 
     def connect_all(self, node: Node, view: RingView) -> None:
         for name in view.names:
-            if name in self.nodes and name != node.name and name not in node.links:
-                self.connect(node, self.nodes[name])
+            other = self.nodes.get(name)
+            if other is not None and other is not node and name not in node.links and not other.frozen:
+                self.connect(node, other)
 
     # --- clients
 
     def attach(self, one: Client, node: Node, resume: str | None = None) -> None:
         """A client connects, and sends again what has no receipt."""
         session = one.session = Session(node, self.next_number(), one, resume)
-        node.attachments.open(session)
+        if resume is not None:
+            one.has_read()
+        node.act(partial(node.attachments.open, session))
         for send in tuple(one.unanswered.values()):
-            again = peer.Send(0, send.sender, send.id, send.to, send.data, send.sent_at, True, "", 0)
-            node.router.send(session, again, receipt=True)
+            self.resent.add(send.id)
+            again = replace(send, again=True)
+            node.act(partial(self._route, session, again))
+
+    def leave(self, one: Client, *, clean: bool) -> None:
+        """A client goes, with what it has read."""
+        session, one.session = one.session, None
+        assert session is not None
+        session.closed = 1000 if clean else 1006
+        session.node.act(partial(session.node.close, session, clean=clean))
 
     def reconnect(self, one: Client) -> None:
         """A client comes back on any node, behind the last message that it had."""
         self.attach(one, self.random.choice(list(self.nodes.values())), one.got[-1].seq if one.got else None)
 
-    def send(self, one: Client, to: str) -> None:
+    def send(self, one: Client, to: str, ttl_ms: int = 0) -> None:
         """A client sends a message of its own id."""
-        session = one.session
-        assert session is not None
+        assert one.session is not None
         message_id = f"m{self.next_number()}"
-        send = peer.Send(0, one.user, message_id, to, b"1", 0, False, "", 0)
+        send = peer.Send(0, one.user, message_id, to, b"1", round(self.now * 1000), False, "", ttl_ms)
         self.sent[message_id] = one.unanswered[message_id] = send
         self.order.append((message_id, one))
-        session.node.router.send(session, _copy(send), receipt=True)
+        one.session.node.act(partial(self._route, one.session, copied(send)))
+
+    def _route(self, session: Session, send: peer.Send) -> None:
+        if session.closed is None:
+            session.node.router.send(session, send, receipt=True)
 
     # --- steps
 
     def live_links(self) -> list[Link]:
-        return [link for node in self.nodes.values() for link in node.links.values() if link.can_step()]
+        standing = {link: None for node in self.nodes.values() for link in node.links.values()}
+        late = dict.fromkeys(end.twin for end in self.snapped)
+        return [link for link in standing | late if link.can_step()]
 
     def behind(self) -> list[Node]:
         assert self.view is not None
-        return [node for node in self.nodes.values() if node.epoch < self.view.epoch]
+        return [node for node in self.nodes.values() if node.epoch < self.view.epoch and not node.frozen]
+
+    def carriers(self) -> list[Carrier]:
+        """Of nodes whose way to Redis can go a step."""
+        ways = [node.carrier for node in self.nodes.values() if node.carrier is not None and not node.frozen]
+        return [way for way in ways if way.can_step()]
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
         for node in tuple(self.nodes.values()):
+            if node.frozen:
+                continue
             node.wheel.advance(self.now)
+            if node.carrier is not None:
+                node.carrier.pass_time()
             for held in node.pending.overdue():
                 node.router.route_again(held)
 
@@ -315,12 +398,13 @@ class Cluster:
         while True:
             for node in self.behind():
                 node.enter(self.view)
-            links = self.live_links()
-            if links:
-                self.random.choice(links).step()
+            ways: list[Link | Carrier] = [*self.live_links(), *self.carriers()]
+            if ways:
+                self.random.choice(ways).step()
                 continue
             for one in self.clients:
                 if one.session is not None:
+                    one.session.read(len(one.session.wire))
                     one.session.acknowledge()
-            if not self.live_links():
+            if not (self.live_links() or self.carriers()):
                 return

@@ -1,4 +1,5 @@
 import pytest
+from redis.crc import key_slot
 
 from ring.protocol.codes import BadRequest
 from ring.store.keys import Keys
@@ -19,6 +20,28 @@ def test_keys_share_one_hash_tag() -> None:
     assert keys.members == "ring:{demo}:members"
     assert all(name.startswith("ring:{demo}:") for name in names)
     assert len(set(names)) == len(names)
+
+
+def test_keys_of_one_slot_share_one_hash_tag() -> None:
+    """All keys of one script are on one node of a Redis Cluster, whatever the user is called.
+
+    Those of another slot, or of another cluster, have another tag, and no two keys are the same.
+    """
+    users = ("a", "köln:{1}", "}{", "box:a", "{demo/8}")
+    slots = [(cluster, slot) for cluster in ("demo", "demo2", "demo.7") for slot in (7, 77, 16383)]
+    names, places = set(), set()
+    for cluster, slot in slots:
+        keys = Keys(cluster)
+        mine = {keys.fence(slot)}
+        for user in users:
+            mine |= {keys.box(slot, user), keys.read_mark(slot, user)}
+        assert {name[name.index("{") + 1 : name.index("}")] for name in mine} == {f"{cluster}/{slot}"}
+        (place,) = {key_slot(name.encode()) for name in mine}
+        places.add(place)
+        names |= mine
+    assert len(places) == len(slots)
+    assert len(names) == len(slots) * (1 + 2 * len(users))
+    assert Keys("demo").box(7, "köln") == "ring:{demo/7}:box:köln"
 
 
 @pytest.mark.parametrize("cluster", ["a", "A.b_c-9", "x" * 64])

@@ -154,4 +154,4 @@ def test_the_alerts_name_what_there_is() -> None:
     names = named(text)
     assert len(names) >= 6
     assert names <= {metric.name for metric in METRICS}
-    assert text.count("- alert:") == 5
+    assert text.count("- alert:") == 6

@@ -16,10 +16,21 @@ import msgspec
 
 from benchmarks import machine, page
 from benchmarks.data import Data, EchoCost, Entry
-from benchmarks.servers import ECHO, PYTHON, RING, SERVERS, DoesNotStart, Server, Variant, placement
+from benchmarks.servers import (
+    ECHO,
+    PYTHON,
+    RING,
+    RING_RECEIPTS,
+    SERVERS,
+    DoesNotStart,
+    Server,
+    Variant,
+    placement,
+)
 from benchmarks.work import FULL, QUICK, Work
 from ring.bench.direct import run_direct
 from ring.bench.echo_load import measure
+from ring.bench.mailbox import run_mailbox
 from ring.bench.results import Run
 from ring.bench.rooms import run_rooms
 from ring.bench.stage import Stage
@@ -74,6 +85,19 @@ def play_idle(server: Server, work: Work, repetition: int, tell: Tell) -> list[E
     return entries
 
 
+def play_mailbox(work: Work, repetition: int, tell: Tell) -> list[Entry]:
+    """Stored messages: on a new cluster, whose Redis has nothing yet."""
+    nodes, variant = work.mailbox_size, RING_RECEIPTS
+    with RING.run(nodes) as cluster:
+        gc.collect()
+        place = placement(cluster, variant)
+        stage = Stage(variant.dialect, place, cluster.meter, redis=cluster.redis, cluster=cluster.name)
+        run = run_mailbox(stage, work.mailbox)
+    entry = Entry(server=RING.name, variant="", nodes=nodes, load="mailbox", repetition=repetition, run=run)
+    tell(_line(entry, run))
+    return [entry]
+
+
 def play_echo(servers: Sequence[str], work: Work, repetition: int, tell: Tell) -> list[Entry]:
     """The bare echo servers."""
     entries = []
@@ -121,6 +145,8 @@ def bench(servers: Sequence[Server], work: Work, tell: Tell) -> Data:
                 entries += play(server, nodes, work, repetition, tell)
         for server in order:
             entries += play_idle(server, work, repetition, tell)
+        if RING in order:
+            entries += play_mailbox(work, repetition, tell)
         entries += play_echo(echoes, work, repetition, tell)
     return Data(machine=machine.describe(), left_out=left_out, work=work.words(), entries=entries)
 

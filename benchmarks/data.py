@@ -19,7 +19,8 @@ class Entry(Struct, kw_only=True, omit_defaults=True):
         server: by its name in tables.
         variant: how it was used; may be empty.
         nodes: of the cluster.
-        load: `direct`, `open` (direct messages at a rate), `rooms`, `idle`, `echo` or `echo open`.
+        load: `direct`, `open` (direct messages at a rate), `rooms`, `idle`, `many idle`, `mailbox`, `echo` or
+            `echo open`.
         repetition: from 1.
         run: what was measured.
         echo: the same, of the echo servers.

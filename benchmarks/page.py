@@ -14,12 +14,22 @@ import msgspec
 from benchmarks.data import Data, Entry
 from benchmarks.servers import HERE, NATS, NODE, RING
 from ring.bench.ledger import FAULTS
+from ring.bench.mailbox import FIGURES
+from ring.bench.meter import NODES, REDIS
 from ring.bench.results import Run, Spread
 
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 JSON = HERE.parent / "docs" / "benchmarks.json"
 
 NOTHING = "Nothing has been measured yet: `make bench`."
+
+MAILBOX_TIMES = {
+    "stored_receipt": "from when a message was sent until it was stored",
+    "welcome": "from when a user began to connect until the welcome",
+    "served": "the same, until it had its messages",
+    "live_before": "receipts of others, before",
+    "live_in_the_storm": "receipts of others, meanwhile",
+}
 
 _SHOWN_FAULTS = ("lost", "doubled", "misrouted", "reordered")
 
@@ -55,7 +65,8 @@ def render(text: str, data: Data | None) -> str:
 def tables(data: Data | None) -> dict[str, str]:
     """Every table, by its mark."""
     if data is None:
-        return dict.fromkeys(("machine", "direct", "ratios", "open", "rooms", "idle", "echo"), NOTHING)
+        names = ("machine", "direct", "ratios", "open", "rooms", "idle", "mailbox", "echo")
+        return dict.fromkeys(names, NOTHING)
     return {
         "machine": _machine(data),
         "direct": _direct(data),
@@ -63,6 +74,7 @@ def tables(data: Data | None) -> dict[str, str]:
         "open": _open(data),
         "rooms": _rooms(data),
         "idle": _idle(data),
+        "mailbox": _mailbox(data),
         "echo": _echo(data),
     }
 
@@ -266,6 +278,28 @@ def _idle(data: Data) -> str:
     }
     many = {f"{name}, {data.work['many idle']}": each for name, each in _of(data, "many idle").items()}
     return f"{data.work['idle']}.\n\n{_figures(_of(data, 'idle') | many, columns)}"
+
+
+def _mailbox(data: Data) -> str:
+    """Ring alone: a row for each figure."""
+    entries = [entry for entry in data.entries if entry.load == "mailbox"]
+    if not entries:
+        return NOTHING
+    rows = [[label, cell(run.figures.get(name) for run in _runs(entries))] for name, label in FIGURES.items()]
+    rows += [
+        ["users served per second", cell(run.per_s for run in _runs(entries))],
+        *(
+            [f"CPU us per user served, {part}", cell((run.cpu_us or {}).get(part) for run in _runs(entries))]
+            for part in (NODES, REDIS)
+        ),
+    ]
+    for timed, label in MAILBOX_TIMES.items():
+        rows += [
+            [f"{label}, {step} ms", cell(map(_latency(timed, step), _runs(entries)))]
+            for step in ("p50", "p99", "max")
+        ]
+    rows.append(["lost/doubled/misrouted/reordered", faults(entries)])
+    return f"{data.work['mailbox']}.\n\n{_table(['', 'median (range)'], rows)}"
 
 
 def _echo(data: Data) -> str:

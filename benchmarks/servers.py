@@ -50,11 +50,15 @@ class Cluster:
         edges: where clients connect.
         meter: of all their processes, and of Redis where they use one.
         owner_of: places users on their owners; None where a server knows no such thing.
+        redis: where a cluster of Ring keeps what it stores.
+        name: its own, there.
     """
 
     edges: list[Edge]
     meter: Meter
     owner_of: Placement | None = None
+    redis: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,8 @@ def _run_ring(nodes: int) -> Iterator[Cluster]:
     with local_cluster(nodes, environment_without_ring()) as local:
         found = ask_local(local)
         time.sleep(_SETTLE_S)
-        yield Cluster(list(found.edges.values()), local.meter, on_owner(found.edges, found.owners))
+        edges, owner_of = list(found.edges.values()), on_owner(found.edges, found.owners)
+        yield Cluster(edges, local.meter, owner_of, local.redis, found.cluster)
 
 
 @contextmanager
@@ -241,12 +246,13 @@ def _lacks_websockets() -> str:
 
 _JSON = RingDialect(subprotocols=())  # the peers agree on no sub-protocol
 
+RING_RECEIPTS = Variant("on owners, receipts", RingDialect(receipts=True), on_owner=True)
 RING = Server(
     "Ring",
     (
         Variant("on owners, at most once", RingDialect(), on_owner=True),
         Variant("at random, at most once", RingDialect()),
-        Variant("on owners, receipts", RingDialect(receipts=True), on_owner=True),
+        RING_RECEIPTS,
         Variant("at random, receipts", RingDialect(receipts=True)),
     ),
     lambda: "",

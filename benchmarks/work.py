@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ring.bench.direct import DirectPlan
 from ring.bench.echo_load import Load
+from ring.bench.mailbox import DEPTHS, MailboxPlan
 from ring.bench.rooms import RoomPlan
 from ring.bench.storm import IdlePlan
 
@@ -25,6 +26,8 @@ class Work:
         idle: on one node.
         many_idle: the same, of Ring alone.
         echo: seconds of each echo load.
+        mailbox: stored messages, of Ring alone.
+        mailbox_size: nodes of the cluster that stores them.
     """
 
     repetitions: int
@@ -37,6 +40,8 @@ class Work:
     idle: IdlePlan
     many_idle: IdlePlan
     echo: float
+    mailbox: MailboxPlan
+    mailbox_size: int
 
     def warm_up(self, nodes: int) -> float:
         """The share of the messages that is sent before those that count."""
@@ -48,7 +53,7 @@ class Work:
 
     def words(self) -> dict[str, str]:
         """What each load does."""
-        direct, at_rate, rooms, idle = self.direct, self.open, self.rooms, self.idle
+        direct, at_rate, rooms, idle, mailbox = self.direct, self.open, self.rooms, self.idle, self.mailbox
         return {
             "direct": f"{direct.clients} users; {direct.senders} of them keep {direct.in_flight} messages of "
             f"{direct.size} bytes each under way to random others; {direct.messages} messages are counted",
@@ -58,6 +63,11 @@ class Work:
             f"{rooms.size} bytes from one publisher outside, {rooms.in_flight} under way",
             "idle": f"{idle.connections} connections to one node, each a user of its own; no TLS",
             "many idle": f"{self.many_idle.connections} connections to one node of Ring",
+            "mailbox": f"{mailbox.mailboxes} users who are not there get {mailbox.messages} message of "
+            f"{mailbox.size} bytes each, and a fifth as many messages go to mailboxes of {DEPTHS[0]}, and of "
+            f"{DEPTHS[1]}; then {mailbox.connections} of the users connect to their owners, "
+            f"{mailbox.concurrency} at once, while others send {mailbox.live:g} messages/s to each other; "
+            f"{self.mailbox_size} nodes",
             "echo": f"100 connections, 100 bytes, {self.echo:g} s; each sends again when its message is back",
             "echo open": f"the same at {ECHO_RATE} messages/s over all connections",
         }
@@ -74,6 +84,8 @@ FULL = Work(
     idle=IdlePlan(connections=5000, hold_s=2.0),
     many_idle=IdlePlan(connections=18_000, hold_s=2.0),
     echo=3.0,
+    mailbox=MailboxPlan(empty=False),
+    mailbox_size=4,
 )
 QUICK = Work(
     repetitions=1,
@@ -86,4 +98,6 @@ QUICK = Work(
     idle=IdlePlan(connections=500, hold_s=0.5),
     many_idle=IdlePlan(connections=1000, hold_s=0.5),
     echo=0.5,
+    mailbox=MailboxPlan(mailboxes=5000, connections=500, empty=False),
+    mailbox_size=2,
 )

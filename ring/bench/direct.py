@@ -54,7 +54,7 @@ def run_direct(stage: Stage, plan: DirectPlan) -> Run:
     teller = Teller(stage.progress)
     with Switchboard(stage.dialect) as board:
         clients = connect_all(board, stage, [texts.user(index) for index in range(plan.clients)])
-        load = _Direct(board, clients, texts, plan)
+        load = DirectLoad(board, clients, texts, plan)
         board.ear = load
         load.play(plan.warm_up, "warming up", teller)
         board.quiet(QUIET_S)
@@ -71,7 +71,19 @@ def run_direct(stage: Stage, plan: DirectPlan) -> Run:
     )
 
 
-class _Direct(Ear):
+class DirectLoad(Ear):
+    """Plays a plan, part by part.
+
+    Args:
+        board: whose clients they are; its ear must be this.
+        clients: all of the plan's, welcomed.
+        texts: what they say.
+        plan: who sends how much.
+
+    Attributes:
+        ledgers: of the parts.
+    """
+
     def __init__(self, board: Switchboard, clients: list[Client], texts: Texts, plan: DirectPlan) -> None:
         self._board = board
         self._clients = clients
@@ -82,10 +94,10 @@ class _Direct(Ear):
         self._random = dice(plan.seed).random
         self._more: Callable[[], bool] = lambda: False  # whether this part has another message to send
         self._ledger = DirectLedger(0, receipts=self._receipts)
-        self.ledgers: list[DirectLedger] = []  # of the parts
+        self.ledgers: list[DirectLedger] = []
 
-    def play(self, share: float, what: str, teller: Teller) -> None:
-        """Sends this share of the plan; returns when nothing of it is due any more."""
+    def play(self, share: float, what: str, teller: Teller, until: Callable[[], bool] | None = None) -> None:
+        """Sends this share of the plan, or until told to end; returns when nothing of it is due any more."""
         plan = self._plan
         first = self.ledgers[-1].next if self.ledgers else 0
         self._ledger = ledger = DirectLedger(first, receipts=self._receipts)
@@ -93,7 +105,15 @@ class _Direct(Ear):
         start = perf_counter_ns()
         last = inf if plan.messages is None else first + int(plan.messages * share)
         end = inf if plan.duration_s is None else start + int(plan.duration_s * share * 1e9)
-        self._more = lambda: ledger.next < last and perf_counter_ns() < end
+        over = False
+
+        def more() -> bool:
+            nonlocal over
+            if not over:  # `until` says it once
+                over = ledger.next >= last or perf_counter_ns() >= end or (until is not None and until())
+            return not over
+
+        self._more = more
 
         def progress() -> float:
             if plan.duration_s is not None:

@@ -55,6 +55,7 @@ class Run(Struct, kw_only=True):
         idle_cpu_us: CPU of the servers per second and connection, while nothing was sent; None likewise.
         generator_us: CPU of the load itself per thing done.
         generator_share: of one core that the load used.
+        figures: what else a load measures, by name; what is unknown is left out.
     """
 
     seconds: float
@@ -68,6 +69,7 @@ class Run(Struct, kw_only=True):
     generator_share: float
     memory_kib: dict[str, float] | None = None
     idle_cpu_us: dict[str, float] | None = None
+    figures: dict[str, float] = {}
 
     @property
     def faults(self) -> dict[str, int]:
@@ -139,6 +141,8 @@ def summary(runs: Sequence[Run]) -> dict[str, Spread]:
     for name in ("cpu_us", "memory_kib", "idle_cpu_us"):
         for part in sorted({part for run in runs for part in getattr(run, name) or {}}):
             figures[f"{name}.{part}"] = [(getattr(run, name) or {}).get(part) for run in runs]
+    for name in dict.fromkeys(name for run in runs for name in run.figures):
+        figures[name] = [run.figures.get(name) for run in runs]
     for timed in sorted({timed for run in runs for timed in run.latency_ms}):
         for step in Latency.__struct_fields__:
             figures[f"{timed}_ms.{step}"] = [

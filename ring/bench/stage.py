@@ -61,12 +61,16 @@ class Stage:
         place: where users connect.
         meter: reads what the servers use.
         progress: told how far it is.
+        redis: where the cluster keeps what it stores; empty if nobody says.
+        cluster: its name there.
     """
 
     dialect: Dialect
     place: Placement
     meter: Meter
     progress: Progress = lambda _what, _share: None
+    redis: str = ""
+    cluster: str = ""
 
 
 class Texts:
@@ -74,10 +78,11 @@ class Texts:
 
     Args:
         size: bytes of each; at least `MIN_BYTES`.
+        token: tells the run from all others; a new one if left out.
     """
 
-    def __init__(self, size: int) -> None:
-        self.token = secrets.token_hex(4)
+    def __init__(self, size: int, token: str = "") -> None:
+        self.token = token or secrets.token_hex(4)
         self._mark = f"b{self.token}."
         self._filling = "x" * (size - len(self._mark) - _NUMBER_DIGITS)
         self._from, self._to = len(self._mark), len(self._mark) + _NUMBER_DIGITS

@@ -192,9 +192,9 @@ def run_idle(stage: Stage, plan: IdlePlan) -> Run:
             client.close()
         with spending(stage.meter) as spent:
             arrivals = _make(board, stage.place, users, StormPlan(plan.connections), teller)
-        _hold(board, SETTLE_S, teller)
+        hold(board, SETTLE_S, teller)
         settled, held = stage.meter(), perf_counter_ns()
-        _hold(board, plan.hold_s, teller)
+        hold(board, plan.hold_s, teller)
         held_s = (perf_counter_ns() - held) / 1e9
         idle_us = cpu_between(settled, stage.meter())
     run = _finish(arrivals, spent)
@@ -205,7 +205,7 @@ def run_idle(stage: Stage, plan: IdlePlan) -> Run:
     return run
 
 
-def _hold(board: Switchboard, seconds: float, teller: Teller) -> None:
+def hold(board: Switchboard, seconds: float, teller: Teller) -> None:
     """Lets so much time go by, answering the servers' pings."""
     start = perf_counter_ns()
     while (left_s := seconds - (perf_counter_ns() - start) / 1e9) > 0:

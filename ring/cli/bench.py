@@ -76,6 +76,7 @@ InFlightOption = Annotated[
     int, typer.Option(min=1, max=100_000, help="Under way at once per sender, in a closed loop.")
 ]
 BytesOption = Annotated[int, typer.Option("--bytes", min=24, max=16 * 2**20, help="Bytes of each text.")]
+ConcurrencyOption = Annotated[int, typer.Option(min=1, help="How many are on their way at once.")]
 DurationOption = Annotated[
     float | None, typer.Option("--duration-s", min=0.1, help="For so long, in place of a number.")
 ]
@@ -217,7 +218,7 @@ def rooms(
 def storm(
     asked: Asked,
     connections: Annotated[int, typer.Option(min=1, help="How many clients connect.")] = 2000,
-    concurrency: Annotated[int, typer.Option(min=1, help="How many are on their way at once.")] = 64,
+    concurrency: ConcurrencyOption = 64,
     rate: Annotated[float | None, typer.Option(min=0.01, help="Per second, at most.")] = None,
 ) -> None:
     """Clients that connect as fast as they may. Exits 1 if any is refused."""
@@ -252,6 +253,53 @@ def idle(
         plan,
         lambda stage: run_idle(stage, plan),
         asked,
+    )
+
+
+@_load
+def mailbox(
+    asked: Asked,
+    mailboxes: Annotated[
+        int, typer.Option(min=1, help="Users who are not there, and get messages.")
+    ] = 100_000,
+    messages: Annotated[int, typer.Option(min=1, help="Stored for each.")] = 1,
+    size: BytesOption = 200,
+    senders: Annotated[int, typer.Option(min=1, help="Who fill them.")] = 64,
+    in_flight: InFlightOption = 16,
+    connections: Annotated[int, typer.Option(min=1, help="How many of these users then connect.")] = 5000,
+    concurrency: ConcurrencyOption = 256,
+    live: Annotated[
+        float, typer.Option(min=0, help="Messages per second of others meanwhile; 0 for none.")
+    ] = 50.0,
+    empty: Annotated[
+        bool | None,
+        typer.Option(
+            "--empty/--leave", help="At the end all connect, so that nothing stays; so if not --local."
+        ),
+    ] = None,
+) -> None:
+    """Messages for users who connect later. Exits 1 if any is lost, doubled, reordered, or not stored."""
+    from ring.bench.mailbox import MailboxPlan, run_mailbox
+
+    plan = MailboxPlan(
+        mailboxes=mailboxes,
+        messages=messages,
+        size=size,
+        senders=senders,
+        in_flight=in_flight,
+        connections=min(connections, mailboxes),
+        concurrency=concurrency,
+        live=live,
+        empty=asked.where.local is None if empty is None else empty,
+    )
+    _measure(
+        "mailbox",
+        f"{mailboxes} mailboxes with {messages} of {size} bytes each; {plan.connections} users come for it",
+        "user",
+        plan,
+        lambda stage: run_mailbox(stage, plan),
+        asked,
+        receipts=True,
     )
 
 
@@ -291,7 +339,8 @@ def _measure(
             with target(asked.where) as found:
                 placed, place = found.placement(asked.placement)
                 name = f"{found.name}, {'users on their owners' if placed == 'owner' else 'users anywhere'}"
-                stage = Stage(RingDialect(receipts=receipts), place, found.meter, tell(number))
+                dialect = RingDialect(receipts=receipts)
+                stage = Stage(dialect, place, found.meter, tell(number), found.redis, found.cluster)
                 done.append(run(stage))
     if asked.plot is not None:
         write_plot(asked.plot, title, done)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ring.bench.mailbox import FIGURES
 from ring.bench.meter import NODES, REDIS
 from ring.bench.results import BOTTLENECK, STEPS, Run, Spread, summary
 from ring.bench.stage import Progress
@@ -52,7 +53,7 @@ def print_report(title: str, unit: str, runs: Sequence[Run]) -> None:
 
     Args:
         title: what was measured.
-        unit: what a run counts: "message", "copy", "connection".
+        unit: what a run counts: "message", "copy", "connection", "user".
         runs: at least one.
     """
     from rich.console import Console
@@ -95,6 +96,8 @@ def _rows(unit: str, runs: Sequence[Run]) -> Iterator[tuple[str, list[float | No
             values = [(getattr(run, name) or {}).get(part) for run in runs]
             if any(value is not None for value in values):
                 yield what.format(part), values
+    for name in dict.fromkeys(name for run in runs for name in run.figures):
+        yield FIGURES[name], [run.figures.get(name) for run in runs]
     for timed in runs[0].latency_ms:
         for step, label in STEPS.items():
             yield (

@@ -59,12 +59,16 @@ class Target:
         edges: by node, or by address where the nodes are not known.
         owners: the owner of each slot; empty where it is not known.
         meter: what the servers use.
+        redis: where the cluster keeps what it stores; empty where nobody says.
+        cluster: its name there.
     """
 
     name: str
     edges: dict[str, Edge]
     owners: Sequence[str]
     meter: Meter
+    redis: str = ""
+    cluster: str = ""
 
     def placement(self, wanted: str | None) -> tuple[str, Placement]:
         """Where users connect: `owner`, `random`, or for None the first of these that there is.
@@ -112,13 +116,14 @@ def target(where: Where) -> Iterator[Target]:
         with local_cluster(where.local) as local:
             found = ask_local(local)
             nodes = "1 local node" if where.local == 1 else f"{where.local} local nodes"
-            yield Target(nodes, found.edges, found.owners, local.meter)
+            yield Target(nodes, found.edges, found.owners, local.meter, local.redis, found.cluster)
     elif where.edge:
         edges = {address: Edge.parse(address) for address in where.edge}
-        meter = _cluster_meter(Reach(), (), where.redis)
+        meter, cluster = _cluster_meter(Reach(), (), where.redis), where.cluster
         if where.api:  # says what the nodes behind a balancer use
-            meter = trio.run(_ask, _reach(where), where.redis).meter
-        yield Target(", ".join(where.edge), edges, (), meter)
+            behind = trio.run(_ask, _reach(where), where.redis)
+            meter, cluster = behind.meter, behind.cluster
+        yield Target(", ".join(where.edge), edges, (), meter, where.redis or "", cluster)
     else:
         reach = _reach(where)
         yield trio.run(_ask, reach, where.redis or reach.redis)
@@ -149,7 +154,8 @@ async def _ask(reach: Reach, redis: str | None = None) -> Target:
     edges = {node.name: Edge.parse(node.edge) for node in nodes}
     apis = [api_url(node.api) for node in nodes]
     size = "1 node" if len(edges) == 1 else f"{len(edges)} nodes"
-    return Target(f"cluster {cluster}, {size}", edges, owners, _cluster_meter(reach, apis, redis))
+    meter = _cluster_meter(reach, apis, redis)
+    return Target(f"cluster {cluster}, {size}", edges, owners, meter, redis or "", cluster)
 
 
 def _cluster_meter(reach: Reach, apis: Sequence[str], redis: str | None) -> Meter:

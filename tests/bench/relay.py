@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -30,10 +30,11 @@ class Client:
     def on_open(self, socket: Socket) -> None:
         self._socket = socket
         self._relay.users[self.user] = self
-        if "unwelcome" in self._relay.faults:
+        if not self._relay.welcomes(self.user):
             self.say(type="error", code="busy", message="", retryable=True)
         else:
             self.say(type="welcome", user=self.user)
+            self._relay.on_arrival(self)
             if "cut when idle" in self._relay.faults and self.user.endswith("-1"):
                 self.cut()
 
@@ -76,6 +77,13 @@ class Relay:
             raise UpgradeRefused(503, ErrorCode.BUSY, "full")
         user = parse_qs(request.query)["user"][0]
         return Accept(Client(self, user), subprotocol=SUBPROTOCOL, max_message=100_000, max_queued=10_000_000)
+
+    def welcomes(self, user: str) -> bool:
+        """Or leaves the user without an answer."""
+        return "unwelcome" not in self.faults
+
+    def on_arrival(self, client: Client) -> None:
+        """A client was welcomed."""
 
     def on_frame(self, client: Client, frame: dict[str, Any]) -> None:
         """Does what it says, or errs."""
@@ -157,10 +165,15 @@ class Relay:
         self.token.run_sync_soon(self.scope.cancel)
 
 
-@contextmanager
-def relay(*faults: str) -> Iterator[str]:
+def relay(*faults: str) -> AbstractContextManager[str]:
     """The address of a relay, while the block runs."""
-    serving, started = Relay(faults), threading.Event()
+    return served(Relay(faults))
+
+
+@contextmanager
+def served(serving: Relay) -> Iterator[str]:
+    """Serves while the block runs, in a thread; yields the address."""
+    started = threading.Event()
     thread = threading.Thread(target=trio.run, args=(serving.serve, started))
     thread.start()
     try:

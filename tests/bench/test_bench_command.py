@@ -16,6 +16,7 @@ import trio
 from ring.bench import local, meter
 from ring.bench.local import LocalCluster, local_cluster
 from ring.bench.results import Run
+from ring.bench.watch import Watched, watching
 from ring.cli import bench_report, bench_target
 from ring.cli.main import main
 from tests.bench.relay import relay
@@ -78,6 +79,54 @@ def test_a_cluster_of_its_own(capsys: Output, load: str) -> None:
     if load == "idle":
         assert 0.1 < run["memory_kib"]["nodes"] < 50
         assert run["idle_cpu_us"]["nodes"] >= 0
+
+
+MAILBOX = ("--mailboxes", "300", "--connections", "100", "--senders", "8")
+_DEEP, _WARM = 160, 6  # 6 mailboxes of 10 and one of 100; 2 % of the mailboxes
+
+
+@pytest.mark.parametrize("how", [(), ("--leave", "--live", "0"), ("--placement", "random")])
+def test_stored_messages(
+    capsys: Output, monkeypatch: pytest.MonkeyPatch, cluster: LocalCluster, how: tuple[str, ...]
+) -> None:
+    """They are kept in Redis, fetched by those who connect, and gone then; nothing stays behind."""
+    monkeypatch.setattr("ring.bench.mailbox.SETTLE_S", 0.1)
+    monkeypatch.setattr("ring.bench.mailbox.LIVE_BEFORE_S", 0.5)
+    document = measured(capsys, "mailbox", "--api", cluster.apis[0], "--redis", cluster.redis, *MAILBOX, *how)
+    (run,) = document["runs"]
+    assert run["done"] == 100
+    assert run["counts"]["sent"] == run["counts"]["delivered"] == 300 + _DEEP + ("--leave" not in how) * _WARM
+    figures = run["figures"]
+    assert figures["stored"] == 300
+    assert figures["epoch_changes"] == 0
+    assert 0 < figures["longest_lease_age_s"] < 3
+    assert 200 < figures["stored_redis_bytes_of_100"] < 2000  # of 200 bytes each
+    assert 0 < run["cpu_us"]["redis"] < 100_000
+    assert ("live_in_the_storm" in run["latency_ms"]) == ("--live" not in how)
+    assert document["summary"]["stored_per_s"]["median"] == figures["stored_per_s"]
+
+
+def test_mailboxes_that_are_not_as_they_should_be(
+    capsys: Output, monkeypatch: pytest.MonkeyPatch, cluster: LocalCluster
+) -> None:
+    """What is left of those who came, and missing of those who did not, is counted; so is a new ring."""
+
+    async def count(url: str, name: str, users: list[str]) -> int:
+        assert (url, name) == (cluster.redis, "dev")
+        return 7
+
+    @contextmanager
+    def watching(url: str, name: str) -> Iterator[Watched]:
+        yield Watched(epochs=[4, 5])
+
+    monkeypatch.setattr("ring.bench.mailbox.SETTLE_S", 0.1)
+    monkeypatch.setattr("ring.bench.mailbox.GONE_S", 0.3)
+    monkeypatch.setattr("ring.bench.mailbox.count_mailboxes", count)
+    monkeypatch.setattr("ring.bench.mailbox.watching", watching)
+    arguments = ("mailbox", "--api", cluster.apis[0], "--redis", cluster.redis, *MAILBOX, "--live", "0")
+    assert main(["bench", *arguments, "--runs", "1", "--json"]) == 1
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert run["errors"] == {"ring_changed_in_the_storm": 1, "mailbox_not_removed": 7, "mailbox_missing": 193}
 
 
 def test_a_cluster_by_its_api(capsys: Output, cluster: LocalCluster) -> None:
@@ -299,9 +348,15 @@ class TestLocal:
         assert "RING_LOG_LEVEL" not in local.environment_without_ring()
 
 
-def test_a_redis_that_is_silent() -> None:
+def test_a_redis_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Is an error, in one line."""
     from ring.bench import store
 
+    monkeypatch.setattr(store, "ANSWER_S", 0.3)
     with pytest.raises(store.StoreSilent, match=r"no answer from Redis at 127\.0\.0\.1:1"):
         trio.run(store.read_info, "redis://127.0.0.1:1/0")
+    with (
+        pytest.raises(store.StoreSilent, match=r"no answer from Redis at 127\.0\.0\.1:1"),
+        watching("redis://127.0.0.1:1/0", "dev"),
+    ):
+        pytest.fail("nothing can be seen")

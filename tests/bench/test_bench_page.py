@@ -7,12 +7,13 @@ import msgspec
 import pytest
 
 import benchmarks.__main__ as program
-from benchmarks import machine, page
+from benchmarks import machine, page, verified
 from benchmarks.data import Data, EchoCost, Entry
 from benchmarks.servers import RING, SERVERS, DoesNotStart, Server
 from benchmarks.work import FULL, QUICK, Work
 from ring.bench.direct import DirectPlan
 from ring.bench.ledger import Tally
+from ring.bench.mailbox import MailboxPlan
 from ring.bench.meter import Spent
 from ring.bench.results import Latency, Run, make_run
 from ring.bench.rooms import RoomPlan
@@ -65,9 +66,10 @@ def data() -> Data:
                             run=run(spent, lost=lost),
                         )
                     )
-            for load in ("open", "rooms", "idle", *(["many idle"] if factor == 1 else [])):
+            for load in ("open", "rooms", "idle", *(["many idle", "mailbox"] if factor == 1 else [])):
                 measured = run(5.0 * repetition, p99_ms=repetition)
                 measured.memory_kib = {"nodes": 2.0}
+                measured.figures = {"stored_per_s": 1000.0 * repetition}
                 entries.append(
                     Entry(
                         server=server.name,
@@ -132,6 +134,17 @@ class TestTables:
         assert "2027-01-02, commit abc; a CPU, 2 cores, 4.0 GiB, Linux 6." in tables["machine"]
         assert "Left out: Socket.IO (not installed)." in tables["machine"]
 
+    def test_stored_messages(self) -> None:
+        """A row for each figure; what was not measured is called unknown; before the first run, so is all."""
+        table = page.tables(data())["mailbox"]
+        assert "| stored messages/s | 2,000 (1,000-3,000) |" in table
+        assert "| CPU us per user served, nodes | 9.00 (4.50-13.5) |" in table
+        assert "| messages stored | unknown |" in table
+        assert table.endswith("| lost/doubled/misrouted/reordered | 0/0/0/0 |")
+        nothing = data()
+        nothing.entries = [entry for entry in nothing.entries if entry.load != "mailbox"]
+        assert page.tables(nothing)["mailbox"] == page.NOTHING
+
     def test_what_is_unknown(self) -> None:
         """Is called so: one run without a figure leaves no median."""
         assert page.cell([1.0, None]) == "unknown"
@@ -144,7 +157,7 @@ class TestPage:
         """And a second rendering changes nothing."""
         marks = "\n".join(f"text\n<!-- {name} -->old<!-- /{name} -->" for name in page.tables(None))
         made = page.render(f"{marks}\nend\n", data())
-        assert made.count("text\n") == 7
+        assert made.count("text\n") == 8
         assert made.endswith("\nend\n")
         assert "old" not in made
         assert page.render(made, data()) == made
@@ -174,8 +187,13 @@ class TestProgram:
             started.append(("idle", server.name, 1))
             return [entry for entry in data().entries if entry.server == server.name and entry.nodes == 8]
 
+        def mailbox(work: Work, repetition: int, tell: program.Tell) -> list[Entry]:
+            started.append(("mailbox", RING.name, work.mailbox_size))
+            return []
+
         monkeypatch.setattr(program, "play", play)
         monkeypatch.setattr(program, "play_idle", idle)
+        monkeypatch.setattr(program, "play_mailbox", mailbox)
         monkeypatch.setattr(program, "play_echo", lambda *_: [])
         monkeypatch.setattr(machine, "describe", dict)
         return started
@@ -190,12 +208,15 @@ class TestProgram:
         assert first == ["one", "two", "two", "one", "one", "two"]
         assert {nodes for what, _, nodes in started if what == "play"} == {2, 4, 8}
         assert measured.left_out == {"three": "not here"}
+        assert "mailbox" not in {what for what, _, _ in started}  # Ring itself does not take part
         assert told == ["left out: three: not here"]
 
     @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, which only Linux has")
     def test_a_cluster_is_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Ring itself, in small: every load, with what the servers spent."""
         monkeypatch.setattr("ring.bench.storm.SETTLE_S", 0.1)
+        monkeypatch.setattr("ring.bench.mailbox.SETTLE_S", 0.1)
+        monkeypatch.setattr("ring.bench.mailbox.LIVE_BEFORE_S", 0.5)
         monkeypatch.setattr("benchmarks.servers._SETTLE_S", 0.1)
         work = Work(
             repetitions=1,
@@ -208,12 +229,14 @@ class TestProgram:
             idle=IdlePlan(connections=20, hold_s=0.1),
             many_idle=IdlePlan(connections=40, hold_s=0.1),
             echo=0.1,
+            mailbox=MailboxPlan(mailboxes=200, connections=50, senders=4, empty=False),
+            mailbox_size=1,
         )
         told: list[str] = []
         measured = program.bench([RING], work, told.append)
         loads = [entry.load for entry in measured.entries]
-        assert loads[:11] == ["direct"] * 4 + ["open"] * 4 + ["rooms", "idle", "many idle"]
-        assert {"echo", "echo open"} == set(loads[11:])
+        assert loads[:12] == ["direct"] * 4 + ["open"] * 4 + ["rooms", "idle", "many idle", "mailbox"]
+        assert {"echo", "echo open"} == set(loads[12:])
         assert len(told) == len(loads)
         for entry in measured.entries:
             if entry.run is not None:
@@ -223,6 +246,11 @@ class TestProgram:
                 assert entry.echo is not None
                 assert entry.echo.cpu_us > 0
         assert "0/0/0/0" in page.tables(measured)["direct"]
+        stored = page.tables(measured)["mailbox"]
+        assert "| messages stored | 200 (200-200) |" in stored
+        assert "| lost/doubled/misrouted/reordered | 0/0/0/0 |" in stored
+        assert "| - |" not in stored
+        assert "unknown" not in stored
 
     @pytest.mark.parametrize("quick", [True, False])
     def test_the_files(
@@ -291,3 +319,8 @@ class TestProgram:
         line = program._line(entry, run(12.0, lost=1))
         assert "12.00 us" in line
         assert line.endswith("lost: 1, unanswered: 1, error busy: 2")
+
+
+def test_the_page_of_what_was_verified_is_what_was_measured() -> None:
+    """No figure gets there by hand: `make verify` writes both."""
+    assert verified.main(["--check"]) == 0

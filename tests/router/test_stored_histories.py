@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from ring.mailbox import mailbox
 from ring.mailbox.vault import Push
 from tests.router.histories import CALM, FAULTY, FORGETFUL, PLANNED, USERS, History, Step, thaw
+from tests.router.simulated_link import Link
+from tests.router.simulated_redis import Carrier
 from tests.router.simulation import Node
 
 WINDOW, PAGE, HISTORY = 3, 6, 12  # small, so that they are met; a page is two windows, as it is in earnest
@@ -114,7 +116,7 @@ def until_it_stores(history: History, node: Node) -> None:
     way = node.carrier
     assert way is not None
     while way.batch is None:
-        ways = [*history.cluster.live_links(), *history.cluster.carriers()]
+        ways: list[Link | Carrier] = [*history.cluster.live_links(), *history.cluster.carriers()]
         ways[0].step()
     assert isinstance(way.batch.jobs[0], Push)
 

@@ -13,6 +13,7 @@ from ring.mailbox.letter import NEVER, Letter
 from ring.mailbox.mailbox import OPEN, Mailbox
 from ring.mailbox.vault import Page, Stored
 from ring.protocol.client import Message
+from ring.protocol.codes import ErrorCode
 from ring.protocol.peer import Seq
 
 _log = structlog.get_logger()
@@ -48,13 +49,19 @@ def bring_back(box: Mailbox, letters: list[tuple[Letter, Letter]]) -> None:
     """
     for known, read in letters:
         known.home, known.body, known.seen = read.home, read.body, read.seen
-    # A fate without its text must not lie where a session will pass. All that are here have passed it.
-    first = min(map(box.letters.index, (known for known, _ in letters)))
-    bare = [place for place, letter in enumerate(box.letters[first:], first) if letter.body is None]
+    drop_bare(box, min(map(box.letters.index, (known for known, _ in letters))))
+
+
+def drop_bare(box: Mailbox, first: int) -> None:
+    """From the `first` letter on, takes out fates without their text: a session that would have to pass one
+    would be taken for one that is too slow."""
+    bare = [box.base + place for place, one in enumerate(box.letters) if place >= first and one.body is None]
     for attachment in box.attachments:
-        attachment.position -= sum(box.base + place < attachment.position for place in bare)
-        attachment.acked -= sum(box.base + place < attachment.acked for place in bare)
-    box.remove([box.letters[place] for place in bare])
+        attachment.position -= sum(position < attachment.position for position in bare)
+        attachment.acked -= sum(position < attachment.acked for position in bare)
+    if box.gate != OPEN:
+        box.gate -= sum(position < box.gate for position in bare)
+    box.remove([box.letters[position - box.base] for position in bare])
 
 
 @dataclass(eq=False)
@@ -75,14 +82,18 @@ class SortedOut:
 
 def sort_out(box: Mailbox, page: Page, now: float) -> SortedOut:
     """Holds a page against what is in memory: each message is to come once, whoever sent it again."""
-    here = {letter.home or (letter.epoch, letter.number): letter for letter in box.letters}
+    # What was put in the place of one that was given up comes first.
+    letters = sorted(box.letters, key=lambda letter: letter.status != "failed")
+    here = {letter.home or (letter.epoch, letter.number): letter for letter in letters}
     passed = set(map(id, box.letters[: min(box.gate, box.end) - box.base]))
     read: dict[tuple[str | None, str | None], Letter] = {}
     result = SortedOut([], [], [], [], [])
     for stored in page.letters:
         seq = stored.epoch, stored.number
         known = here.get(seq)
-        if known is not None and not known.left:
+        # (What an earlier owner stored after it had handed it over was not this node's to give up.)
+        given_up = known is not None and known.handed and known.code is ErrorCode.STORE_UNAVAILABLE
+        if known is not None and not known.left and not given_up:
             if known.status is not None and known.home is None:
                 result.forget.append(seq)  # Redis does not know yet
             elif known.status is None and not known.pushing:

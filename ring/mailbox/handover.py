@@ -145,4 +145,5 @@ def _unpack(packed: PeerLetter, now: float) -> Letter:
         packed.message,
         now + packed.expires_ms / 1000 if packed.expires_ms else NEVER,
         packed.home,
+        handed=True,
     )

@@ -48,6 +48,7 @@ class Letter(Struct, gc=False):
     home: Seq | None = None  # the sequence under which Redis keeps it; None if it does not
     pushing: bool = False  # on its way to Redis: whether it is there is not known
     found: bool = False  # it was read from Redis, and no session has been sent it since
+    handed: bool = False  # an earlier owner had it, and may have stored it and said so meanwhile
 
     @property
     def left(self) -> bool:

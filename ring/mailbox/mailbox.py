@@ -98,8 +98,7 @@ class Mailbox:
         self.due = float("inf")
 
     @property
-    def end(self) -> int:
-        """The position after the last letter."""
+    def end(self) -> int:  # the position after the last letter
         return self.base + len(self.letters)
 
     def unsettled(self) -> list[Letter]:
@@ -140,7 +139,7 @@ class Mailbox:
         """Puts a letter at the end, under a number of its own: sessions have had later ones already."""
         self.doubt = max(self.doubt, letter.home or self.doubt)
         self.number += 1
-        letter.epoch, letter.number = self.epoch, self.number
+        letter.epoch, letter.number, letter.handed = self.epoch, self.number, False
         letter.renumber()
         self.append(letter)
 
@@ -354,7 +353,6 @@ class Mailbox:
         attachment.flight_bytes = sum(letter.size for letter in in_flight)
 
     def place_fresh(self, attachment: Attachment) -> None:
-        """Sets the cursors of a new session before the first letter without a fate."""
         attachment.position = attachment.acked = min(self.first_unsettled, self.gate)
         attachment.flight_bytes = 0
         self._mark_seen(attachment.position)

@@ -6,6 +6,7 @@ The base of `owner.Mailboxes`, which says how they come and what they get.
 from collections.abc import Callable
 from time import monotonic
 
+from ring.mailbox.arrival import drop_bare
 from ring.mailbox.attachment import Attachment
 from ring.mailbox.keeping import Keeping
 from ring.mailbox.letter import Letter, Notify
@@ -89,6 +90,7 @@ class Sessions(Keeping):
         ends = [(one.floor, box.before(one.position)) for one in box.attachments]
         low = max(map(max, ends), default=(0, 0))
         box.merge([letter for letter in letters if (letter.epoch, letter.number) > low])
+        drop_bare(box, box.first_unsettled - box.base)
         for letter in letters:
             late = (letter.epoch, letter.number) <= low and letter.status is None
             if late and not self.waits_with_another(box, letter):

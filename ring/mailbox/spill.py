@@ -126,7 +126,8 @@ class Spill:
         """
         for letter in letters:
             letter.pushing = True
-            letter.seen = letter.seen or any(not one.skips(letter) for one in box.attachments)
+            came = any(not one.skips(letter) for one in box.attachments)
+            letter.seen = letter.seen or came or bool(letter.origin)
         asked = self._pushes.get(box)
         if asked is None:
             self._pushes[box] = _Pushing(box, list(letters), self._clock())
@@ -269,8 +270,9 @@ class Spill:
 
     def _fail(self, asked: _Pushing, reason: str, why: str) -> None:
         self.failed[reason] += len(asked.letters)
-        if asked.tried and self.keeper.holds(asked.box):  # it may be there all the same
-            self.remove(asked.box.user, [(letter.epoch, letter.number) for letter in asked.letters])
+        own = [(letter.epoch, letter.number) for letter in asked.letters if not letter.handed]
+        if own and asked.tried and self.keeper.holds(asked.box):  # they may be there all the same
+            self.remove(asked.box.user, own)
         self.keeper.on_pushed(asked.box, asked.letters, [why] * len(asked.letters))
 
     # --- the task

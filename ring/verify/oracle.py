@@ -212,9 +212,9 @@ class Oracle:
         self._row(message).reordered += 1
         words = f"{device} got it behind #{stream.top}"
         self._suspect(Promise.IN_ORDER, at, words, message, key=key)
-        if not copy.marked:
+        if not copy.marked and (message is None or message.is_sent_again(at)):
             self._breach(Promise.AGAIN_MARKED, at, f"{words}, unmarked", message, key=key)
-        elif key.n < stream.late:
+        elif copy.marked and key.n < stream.late:
             words = f"{words}, and behind #{stream.late}, which was late too"
             self._breach(Promise.AGAIN_MARKED, at, words, message, key=key)
         stream.late = max(stream.late, key.n)

@@ -244,6 +244,11 @@ class Message:
         raw = (copy.at for copy in self.copies if not copy.device.library)
         return min(*raw, *(at for at, _ in self.taken), math.inf, math.inf)
 
+    def is_sent_again(self, at: float) -> bool:
+        """False if it was written once by a sender who is gone: neither that one nor its node sends it again,
+        and a copy that comes now has been on its way since."""
+        return len(self.writes) != 1 or self.abandoned > at
+
     def copies_in(self, session: str) -> int:
         """How many came in one session."""
         return sum(copy.session == session for copy in self.copies)

@@ -13,8 +13,9 @@ from ring.cluster.view import Member
 from ring.mailbox.mailbox import FATES_S
 from ring.protocol.codes import ErrorCode
 from ring.protocol.names import slot_of
+from tests.router.simulated_client import Client
 from tests.router.simulated_redis import SimulatedRedis
-from tests.router.simulation import Client, Cluster, Node
+from tests.router.simulation import Cluster, Node
 
 USERS = [f"u{i}" for i in range(5)]
 

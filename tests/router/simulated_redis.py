@@ -5,7 +5,8 @@ from collections.abc import Callable
 from copy import deepcopy
 
 from ring.mailbox.spill import Batch, Spill
-from ring.mailbox.vault import Job, Result
+from ring.mailbox.vault import Job, Push, Result, Stored
+from ring.protocol.client import Message, decode_server
 from tests.mailbox.vault_model import Box, ModelVault
 
 
@@ -21,6 +22,7 @@ class SimulatedRedis:
         self.vault = ModelVault(letters=letters, size=10**6, keep_s=10**6, page_letters=page_letters)
         self._away_since: float | None = None
         self.jobs: list[Job] = []  # that were done
+        self.stored: set[tuple[str, str | None]] = set()  # users and messages that it has ever kept for them
         self.stray: list[deque[Job]] = []  # of connections that broke: the server has yet to read them
         self.clock: Callable[[], float] = lambda: 0.0
         self._saved = self._contents()
@@ -39,7 +41,13 @@ class SimulatedRedis:
         """Does a job."""
         self.jobs.append(job)
         self.vault.now_ms = round(self.clock() * 1000)
-        return self.vault.do(job)
+        result = self.vault.do(job)
+        if isinstance(job, Push) and isinstance(result, list):
+            kept = [
+                letter for letter, verdict in zip(job.letters, result, strict=True) if verdict == "stored"
+            ]
+            self.stored.update((job.user, _id(letter)) for letter in kept)
+        return result
 
     def stop(self) -> None:
         """It is away; what has not been read of broken connections is lost."""
@@ -67,6 +75,12 @@ class SimulatedRedis:
 
     def _contents(self) -> tuple[dict[tuple[int, str], Box], dict[int, int]]:
         return deepcopy((self.vault.boxes, self.vault.fences))
+
+
+def _id(letter: Stored) -> str | None:
+    message = decode_server(letter.body)
+    assert isinstance(message, Message)
+    return message.id
 
 
 class Carrier:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.router.simulation import Client, Cluster
+from tests.router.simulated_client import Client
+from tests.router.simulation import Cluster
 from tests.router.test_transition import finish, populated
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.router.simulation import Client, Cluster
+from tests.router.simulated_client import Client
+from tests.router.simulation import Cluster
 
 USERS = [f"u{i}" for i in range(8)]
 

@@ -453,6 +453,27 @@ class TestOrder:
         play.heal(fault)
         assert play.verdict() == [Promise.AGAIN_MARKED]
 
+    def test_late_in_a_crash_and_nobody_sends_it_again(self, play: Play) -> None:
+        """What its sender left on its way through a silent link is late; it was sent once, and says so."""
+        one, two = play.send(), play.send()
+        fault = play.fault()
+        play.bring(two)
+        play.oracle.abandoned(one, play.now)
+        play.bring(one)
+        play.deliver(two)
+        play.heal(fault)
+        assert play.verdict() == []
+        assert play.oracle.rows[0].reordered == 1
+
+    def test_late_in_calm_and_nobody_sends_it_again(self, play: Play) -> None:
+        """In calm nothing excuses it."""
+        one, two = play.send(), play.send()
+        play.bring(two)
+        play.oracle.abandoned(one, play.now)
+        play.bring(one)
+        play.deliver(two)
+        assert play.verdict() == [Promise.IN_ORDER]
+
     def test_order_of_the_late(self, play: Play) -> None:
         """What is sent again keeps its own order."""
         one, two, three = play.send(), play.send(), play.send()

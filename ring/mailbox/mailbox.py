@@ -2,7 +2,6 @@
 
 Called by `mailbox.owner` alone, from the pump's tick: plain functions, no I/O. Positions are absolute: `base`
 is the position of `letters[0]`, so cursors stay valid when the front is trimmed.
-
 Not all letters need be here: Redis keeps those that nobody acknowledged in time. Where some are missing
 stands the *gate*: no session gets what lies behind it before they have been read.
 
@@ -98,7 +97,8 @@ class Mailbox:
         self.due = float("inf")
 
     @property
-    def end(self) -> int:  # the position after the last letter
+    def end(self) -> int:
+        """The position after the last letter."""
         return self.base + len(self.letters)
 
     def unsettled(self) -> list[Letter]:
@@ -139,7 +139,7 @@ class Mailbox:
         """Puts a letter at the end, under a number of its own: sessions have had later ones already."""
         self.doubt = max(self.doubt, letter.home or self.doubt)
         self.number += 1
-        letter.epoch, letter.number, letter.handed = self.epoch, self.number, False
+        letter.epoch, letter.number = self.epoch, self.number
         letter.renumber()
         self.append(letter)
 
@@ -353,6 +353,7 @@ class Mailbox:
         attachment.flight_bytes = sum(letter.size for letter in in_flight)
 
     def place_fresh(self, attachment: Attachment) -> None:
+        """Sets the cursors of a new session before the first letter without a fate."""
         attachment.position = attachment.acked = min(self.first_unsettled, self.gate)
         attachment.flight_bytes = 0
         self._mark_seen(attachment.position)

@@ -4,7 +4,6 @@ Called by `mailbox.owner` alone, from the pump's tick: plain functions, no I/O. 
 is the position of `letters[0]`, so cursors stay valid when the front is trimmed.
 Not all letters need be here: Redis keeps those that nobody acknowledged in time. Where some are missing
 stands the *gate*: no session gets what lies behind it before they have been read.
-
         settled        on their way       Redis alone has these      new
     ..........|.........................|                      |..........
               ^ first_unsettled          ^ gate                           ^ end

@@ -5,6 +5,7 @@ Redis, of an earlier owner or from when its user was away: it is *unread*, and i
 it has been read. Without a spill (`mailbox_messages` 0) nothing is kept anywhere, and all this rests.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic
@@ -33,6 +34,9 @@ QUEUED_FATES = 65_536
 AGAIN_S = 0.5
 """When Redis says that another node owns a slot, or refuses to read: after this it is asked again."""
 
+FENCED_LOG_S = 1.0
+"""At most once in this time the log says so: all mailboxes of a slot find it out."""
+
 FULL = "the recipient's stored mailbox is full"
 UNSAFE = "stored, but on fewer replicas than asked for"
 
@@ -43,7 +47,7 @@ _WHY = {
 }
 
 
-class Keeping(Shelf):
+class Keeping(Shelf, ABC):
     """Mailboxes whose letters may be in Redis.
 
     Args:
@@ -71,17 +75,18 @@ class Keeping(Shelf):
         self._wheel = wheel
         self._notify = notify
         self.late_sessions = 0  # that were attached without what Redis keeps for them
+        self._fenced_at = -FENCED_LOG_S
         self._queued: dict[tuple[str, str | None, str | None], float] = {}
         if spill is not None:
             spill.keeper = self
 
+    @abstractmethod
     def start(self, attachment: Attachment) -> None:
         """Sends a session what waits for it: called once it has been welcomed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def wait(self, box: Mailbox) -> None:
         """Sees to a mailbox's unsettled letters and to its end."""
-        raise NotImplementedError
 
     def _make(self, user: str) -> Mailbox:
         box = super()._make(user)
@@ -213,7 +218,10 @@ class Keeping(Shelf):
         self.spill.remove(box.user, homes)
 
     def _on_fenced(self) -> None:
-        _log.warning("fenced: another node owns a slot that this one took for its own", epoch=self.epoch)
+        now = self._clock()
+        if now >= self._fenced_at + FENCED_LOG_S:
+            self._fenced_at = now
+            _log.warning("fenced: another node owns a slot that this one took for its own", epoch=self.epoch)
         self.fenced()
 
     # --- storing

@@ -26,8 +26,8 @@ UNSETTLED_BYTES = 4 * 1024 * 1024
 """The same in bytes."""
 
 OFFLINE = "the recipient is not connected"
-CLOSED_S = 0.1
-"""When a mailbox is looked at again for which letters may still be handed over."""
+GATED_S = 0.1
+"""When a mailbox is looked at again whose oldest fates lie behind its gate."""
 
 SILENT = "the recipient's client did not acknowledge in time"
 EXPIRED = "ttl_s went by before the recipient's client acknowledged"
@@ -217,6 +217,7 @@ class Mailboxes(Sessions):
     def serve(self, slots: Iterable[int]) -> None:
         """All that was handed over for these slots is here: it is sent, and what comes now goes behind it."""
         for box in self.reopen(slots):
+            self.wait(box)
             if box.waiting:
                 self.read(box)
             for attachment in tuple(box.attachments):
@@ -299,7 +300,7 @@ class Mailboxes(Sessions):
             if not (box.attachments or box.waiting) and not all(one.pushing for one in box.unsettled()):
                 at = min(at, box.waited_until)
         elif box.letters:
-            at = max(box.letters[0].at + FATES_S, now + CLOSED_S)  # what is behind a gate stays longer
+            at = max(box.letters[0].at + FATES_S, now + GATED_S)  # what is behind a gate stays longer
         elif not (box.attachments or box.waiting or box.reading):
             at = box.waited_until
         if at < box.due:
@@ -310,8 +311,7 @@ class Mailboxes(Sessions):
         box.timer, box.due = None, NEVER
         now = self._clock()
         if box.closed and self.spill is not None:
-            self._schedule(box, now, now + CLOSED_S)  # older letters may still come, and are stored before
-            return
+            return  # older letters may still come, and are stored before; `serve` looks again
         gone = not (box.attachments or box.waiting) and now >= box.waited_until
         given_up: list[Letter] = []
         last: Letter | None = None

@@ -37,6 +37,8 @@ FAILURES = ("full", "unsafe", "refused", "away")
 POLL_S = 0.1
 """While Redis is away, how often is looked whose patience is over."""
 
+REFUSED = "Redis refused to store it"
+
 _log = structlog.get_logger()
 
 
@@ -103,6 +105,7 @@ class Spill:
         self.stored = self.fenced = self.removed = self.read_letters = 0  # letters
         self.failed: dict[str, int] = dict.fromkeys(FAILURES, 0)
         self.reads = 0  # pages of mailboxes
+        self._complaints: dict[str, str] = {}  # what does not work now, and why
         self._connected = connected
         self._away_s = away_s
         self._clock = clock
@@ -203,31 +206,35 @@ class Spill:
                 again.asked.append(asked)
             elif isinstance(asked, _Pushing):
                 if isinstance(result, list):
+                    self._complaints.pop("letters cannot be stored", None)
                     self.stored += result.count("stored")
                     self.fenced += result.count("fenced")
                     for verdict in ("full", "unsafe"):
                         self.failed[verdict] += result.count(verdict)
                     self.keeper.on_pushed(asked.box, asked.letters, result)
                 else:
-                    self._fail(asked, "refused", f"Redis refuses to store it: {result}")
+                    # Its own words are for the log: they may name keys, and whom Redis knows this node as.
+                    self._complain("letters cannot be stored", result)
+                    self._fail(asked, "refused", REFUSED)
             elif isinstance(asked, _Reading):
                 self._on_read(job, asked, result)
             elif isinstance(result, StoreError):
-                assert isinstance(job, Remove)
-                _log.error("stored letters cannot be removed", letters=len(job.seqs), error=str(result))
+                self._complain("stored letters cannot be removed", result)
             else:
                 assert isinstance(job, Remove)
+                self._complaints.pop("stored letters cannot be removed", None)
                 self.removed += len(job.seqs)
         self.put_back(again)
         return not again.jobs
 
     def _on_read(self, job: Job, asked: _Reading, result: Result) -> None:
         if isinstance(result, StoreError):
-            _log.error("a stored mailbox cannot be read", error=str(result))
+            self._complain("stored mailboxes cannot be read", result)
             self.keeper.on_page(asked.box, None)
             return
         assert isinstance(job, Read)
         assert isinstance(result, Page)
+        self._complaints.pop("stored mailboxes cannot be read", None)
         self.reads += 1
         self.read_letters += len(result.letters)
         # Other owners may have stored letters since, or letters that came before have been left to Redis.
@@ -236,6 +243,12 @@ class Spill:
             self.read(asked.box)
         else:
             self.keeper.on_page(asked.box, result)
+
+    def _complain(self, what: str, error: object) -> None:
+        """Says so in the log, once until it works again: the next user's mailbox has the same trouble."""
+        if self._complaints.get(what) != str(error):
+            self._complaints[what] = str(error)
+            _log.error(what, error=str(error))
 
     def put_back(self, batch: Batch) -> None:
         """The answers were lost: all is asked for again, before what was asked for since."""
@@ -270,9 +283,10 @@ class Spill:
 
     def _fail(self, asked: _Pushing, reason: str, why: str) -> None:
         self.failed[reason] += len(asked.letters)
-        own = [(letter.epoch, letter.number) for letter in asked.letters if not letter.handed]
-        if own and asked.tried and self.keeper.holds(asked.box):  # they may be there all the same
-            self.remove(asked.box.user, own)
+        # They may be there all the same; but what an earlier owner stored is not this one's to give up.
+        obsolete = [one for one in asked.letters if not one.handed or one.status is not None]
+        if obsolete and asked.tried and self.keeper.holds(asked.box):
+            self.remove(asked.box.user, [(letter.epoch, letter.number) for letter in obsolete])
         self.keeper.on_pushed(asked.box, asked.letters, [why] * len(asked.letters))
 
     # --- the task

@@ -5,8 +5,8 @@
                      +--anything else: again every 50 ms, for a ttl; then its lease has lapsed, or it lives
 
 A frozen process refuses nobody, since its kernel still answers, and one that is cut off is silent: both go
-by the lease. A wrong suspicion does no harm: whoever loses a link renews again and again for as long as it
-watches, which refutes it.
+by the lease. A wrong suspicion is refuted: whoever lives renews when it loses a link. One that was refuted
+`REFUTALS` times, since nobody can dial the address that it names, is left to its lease until it is linked.
 While Redis is away, `frozen_ring` does the same without it.
 """
 
@@ -80,6 +80,7 @@ class DeathWatch:
         self._ttl_s = ttl_s
         self._watched: dict[tuple[str, str], trio.Event] = {}  # names and incarnations: set once one is lost
         self._watching = trio.Event()
+        self._spared: set[tuple[str, str]] = set()  # that live, though their addresses refuse
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -99,12 +100,16 @@ class DeathWatch:
         self.frozen.link_down()
         view = self._routing.view
         member = None if view is None else view.member(link.name)
+        self._spared.discard((link.name, link.incarnation))
         if member is not None and member.incarnation == link.incarnation:
             self._begin(member, 0.0)
 
     def look(self) -> None:
         """The ring, or this node's standing in it, is another: whom no link leads to may have died before."""
         view = self._routing.view
+        self._spared.intersection_update(
+            () if view is None else [(member.name, member.incarnation) for member in view.members]
+        )
         for member in () if view is None else view.members:
             if member.name != self._routing.node and member.name not in self._routing.links:
                 self._begin(member, LINKED_S)
@@ -121,7 +126,7 @@ class DeathWatch:
 
     def _begin(self, member: Member, after_s: float) -> None:
         key = (member.name, member.incarnation)
-        if self._nursery is not None and key not in self._watched:
+        if self._nursery is not None and key not in self._watched and key not in self._spared:
             self._watched[key] = trio.Event()
             self._watching.set()
             self._nursery.start_soon(self._watch, member, key, after_s)
@@ -166,6 +171,7 @@ class DeathWatch:
                 refutals += verdict == "refuted"
                 self.refuted += verdict == "refuted"
                 if refutals >= REFUTALS:
+                    self._spared.add((member.name, member.incarnation))
                     _log.warning("peer renews, though nobody listens at its address", peer=member.name)
                     return
                 pause_s, patience = REPEAT_S, trio.current_time() + self._ttl_s

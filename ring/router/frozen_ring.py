@@ -103,9 +103,13 @@ class FrozenRing:
         dead: set[str] = set()
 
         async def look_at(member: Member) -> None:
-            with trio.move_on_after(PROBE_S):
-                if await self._probe(member):
-                    dead.add(member.name)
+            try:
+                with trio.move_on_after(PROBE_S):
+                    if await self._probe(member):
+                        dead.add(member.name)
+            except Exception:
+                # Nobody expected it, and it says nothing of the member: this node must not go by it.
+                _log.exception("probing a peer failed", peer=member.name, address=member.peer)
 
         async with trio.open_nursery() as nursery:
             for member in view.members:

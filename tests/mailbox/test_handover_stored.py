@@ -232,6 +232,23 @@ class TestPushing:
         new.carry()
         assert (new.kept(), new.told("m1")) == ([], [("g", "delivered", None)])
 
+    def test_stored_by_the_old_owner_and_failed_at_the_new_one(self) -> None:
+        """The old one said that it is queued: so it comes, though the new one could not store it."""
+        old, _ = stored(0)
+        old.send("m1", gateway="g")
+        old.pass_time(2.05)
+        batch = old.carry_unheard()
+        new = gaining(old)
+        hand_over(old, new)
+        new.mailboxes.serve([SLOT])
+        new.do(new.asked.take())
+        new.be_away(5)
+        seat = new.attach()
+        new.be_away(3)
+        new.spend(3)
+        assert batch
+        assert seat.ids == ["m1"]
+
     def test_failed_at_the_old_owner(self) -> None:
         """That is not its to say any more."""
         old, new = self.pushing()

@@ -1,8 +1,10 @@
 """The way to the store: what a batch takes, what becomes of answers that are lost, late, or errors."""
 
+from collections.abc import Callable
 from typing import cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from ring.mailbox.spill import BATCH_BYTES, BATCH_LETTERS, BATCH_READS, PATIENCE_S
 from ring.mailbox.vault import Job, Push, Read, Remove, Result
@@ -123,7 +125,7 @@ class TestAnswers:
         assert [job.user for job in jobs if isinstance(job, Read)] == ["carol", "dan"]
 
     def test_errors(self) -> None:
-        """A push fails with the server's words, a read is none; a removal is given up."""
+        """A push fails, a read is none; a removal is given up. The server's words are not for senders."""
         desk = Desk()
         desk.push("bob", *letters(2))
         desk.read("bob")
@@ -131,10 +133,38 @@ class TestAnswers:
         _, done = desk.do(lambda _: StoreError("WRONGTYPE"))
         assert done
         [(_, numbers, why)] = desk.keeper.pushed
-        assert (numbers, why) == ([1, 2], ["Redis refuses to store it: WRONGTYPE"] * 2)
+        assert (numbers, why) == ([1, 2], ["Redis refused to store it"] * 2)
         assert desk.keeper.pages == [("bob", None)]
         assert desk.spill.failed == {"full": 0, "unsafe": 0, "refused": 2, "away": 0}
         assert (desk.spill.reads, desk.spill.removed, desk.spill.waiting) == (0, 0, 0)
+
+    def test_errors_are_logged_once(self) -> None:
+        """Each mailbox has the same trouble; what works again and fails again is said again."""
+        desk = Desk()
+
+        def ask(answer: Callable[[Job], Result]) -> None:
+            for user in ("bob", "carol"):
+                desk.push(user, *letters(1))
+                desk.read(user)
+                desk.spill.remove(user, [(1, 7)])
+            desk.do(answer)
+
+        def refuse(_: Job) -> Result:
+            return StoreError("NOPERM for user ring")
+
+        with capture_logs() as logs:
+            ask(refuse)
+            ask(refuse)
+            said = [
+                "letters cannot be stored",
+                "stored letters cannot be removed",
+                "stored mailboxes cannot be read",
+            ]
+            assert sorted(line["event"] for line in logs) == said
+            assert {line["error"] for line in logs} == {"NOPERM for user ring"}
+            ask(well)
+            ask(refuse)
+        assert sorted(line["event"] for line in logs) == sorted(2 * said)
 
     def test_verdicts_are_counted(self) -> None:
         """Each by its kind; what was there already was counted before."""

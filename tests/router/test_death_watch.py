@@ -263,6 +263,25 @@ async def test_who_renews_all_the_same_is_left_to_its_lease(
     assert logs[-1]["event"] == "peer renews, though nobody listens at its address"
 
 
+async def test_who_lives_behind_an_address_that_refuses_is_not_suspected_again(
+    autojump_clock: MockClock, watching: Watching
+) -> None:
+    """With one of many changes of the ring it would not renew in time. Once it was linked, it is."""
+    watching.gone.add("n2")
+    watching.verdicts = ["refuted"]
+    watching.lose("n2")
+    await trio.sleep(60)
+    for epoch in (6, 7):
+        watching.enter(epoch, N1, N2, N3)
+        watching.watch.look()
+        await trio.sleep(60)
+    assert len(watching.suspected) == REFUTALS
+    watching.links["n2"] = FakeLink("n2", "n2/1")
+    watching.lose("n2")
+    await trio.sleep(60)
+    assert len(watching.suspected) == 2 * REFUTALS
+
+
 async def test_members_that_no_link_leads_to_are_looked_at(
     autojump_clock: MockClock, watching: Watching
 ) -> None:

@@ -24,6 +24,7 @@ class Node:
 
     Attributes:
         gone, silent: whose process is gone, and who says nothing.
+        odd: whose address makes a probe fail as nobody expected.
         rings: the members of each that it has proposed.
     """
 
@@ -33,6 +34,7 @@ class Node:
         self.links = cast("dict[str, FakeLink]", self.routing.links)
         self.gone: set[str] = set()
         self.silent: set[str] = set()
+        self.odd: set[str] = set()
         self.rings: list[tuple[int, set[str]]] = []
         self.disputes: list[bool] = []  # whether each was a second one of its epoch
         self.ring = FrozenRing(self.routing, probe=self.probe, go_on_without=self.go_on_without)
@@ -65,6 +67,8 @@ class Node:
         self.probed.set()
         if member.name in self.silent:
             await trio.sleep_forever()
+        if member.name in self.odd:
+            raise UnicodeError("label empty or too long")
         await trio.sleep(0.001)
         return member.name in self.gone
 
@@ -235,3 +239,15 @@ async def test_of_two_coordinators_one_prevails(nursery: trio.Nursery, autojump_
     assert len(first.rings) + len(second.rings) < 8
     for node in (first, second):
         assert node.disputes == [False] + [True] * (len(node.rings) - 1)
+
+
+async def test_a_probe_that_fails_ends_nobody(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """An address that no name can be: its node stays, the dead go all the same, and this one lives on."""
+    node = Node("n1")
+    node.odd.add("n2")
+    node.lose("n2", "n3")
+    await freeze(nursery, node)
+    with trio.fail_after(10):
+        await node.proposed.wait()
+    assert node.rings[0] == (6, {"n1", "n2", "n4"})
+    nursery.cancel_scope.cancel()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ring.mailbox import mailbox
 from ring.mailbox.vault import Push
 from tests.router.histories import CALM, FAULTY, FORGETFUL, PLANNED, USERS, History, Step, thaw
+from tests.router.regressions import REGRESSIONS
 from tests.router.simulated_link import Link
 from tests.router.simulated_redis import Carrier
 from tests.router.simulation import Node
@@ -55,6 +56,27 @@ def healthy(nodes: int, steps: list[Step]) -> None:
     history.check_store()
 
 
+def faulty(nodes: int, steps: list[Step], letters: int = 1000) -> None:
+    """No answer lies, what comes twice says so, and nothing stays behind in Redis."""
+    history = History.begin(nodes=nodes, letters=letters, page_letters=PAGE)
+    history.run(steps)
+    history.heal()
+    history.check_answers()
+    history.check_doubles()
+    history.check_store()
+
+
+def forgetful(nodes: int, steps: list[Step]) -> None:
+    """Of what was sent after Redis forgot no answer lies; what stays behind goes when its user comes next."""
+    history = History.begin(nodes=nodes, page_letters=PAGE)
+    history.run(steps)
+    history.heal()
+    history.come_back()
+    history.check_answers()
+    history.check_doubles()
+    history.check_store()
+
+
 @many
 @given(st.integers(1, 4), histories(CALM))
 def test_users_who_come_and_go(nodes: int, steps: list[Step]) -> None:
@@ -72,28 +94,22 @@ def test_planned_changes(nodes: int, steps: list[Step]) -> None:
 @many
 @given(st.integers(1, 4), st.sampled_from([1000, 1000, 4]), histories(FAULTY))
 def test_faults(nodes: int, letters: int, steps: list[Step]) -> None:
-    """Nodes die, stand still and go on behind their successors' backs, links break, Redis goes and comes: no
-    answer lies, what comes twice says so, and nothing stays behind in Redis."""
-    history = History.begin(nodes=nodes, letters=letters, page_letters=PAGE)
-    history.run(steps)
-    history.heal()
-    history.check_answers()
-    history.check_doubles()
-    history.check_store()
+    """Nodes die, stand still and go on behind their successors' backs, links break, Redis goes and comes."""
+    faulty(nodes, steps, letters)
 
 
 @many
 @given(st.integers(1, 4), histories(FORGETFUL))
 def test_a_redis_that_forgets(nodes: int, steps: list[Step]) -> None:
-    """It is emptied, rolled back, or reads late what a broken connection left: of what was sent afterwards no
-    answer lies, and what stayed behind goes when its user comes next."""
-    history = History.begin(nodes=nodes, page_letters=PAGE)
-    history.run(steps)
-    history.heal()
-    history.come_back()
-    history.check_answers()
-    history.check_doubles()
-    history.check_store()
+    """It is emptied, rolled back, or reads late what a broken connection left."""
+    forgetful(nodes, steps)
+
+
+@pytest.mark.parametrize("about", REGRESSIONS)
+def test_what_was_broken_once(about: str) -> None:
+    """Histories that were found so: small, and rare among random ones."""
+    kind, nodes, steps = REGRESSIONS[about]
+    {"healthy": healthy, "faulty": faulty, "forgetful": forgetful}[kind](nodes, steps)
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,6 +1,7 @@
 """Fixtures that several folders of tests share: a real server, started once per session."""
 
 import queue
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,10 @@ import pytest
 import trio
 
 from ring.store.embedded import EmbeddedServer
+
+# A shell that starts the suite in the background has it ignore SIGINT, and every process that a test starts would
+# inherit that: none would end by the signal that its test sends.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _serve(

@@ -7,6 +7,7 @@ device that stays (so what it misses is `delivered` to that), or is alone (so it
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from subprocess import PIPE
 
@@ -26,6 +27,7 @@ from tests.integration.test_stored import Town, town
 
 DEADLINE_S = 120.0
 PAUSE_S = 0.02
+BURST = 10  # messages to each user
 ENOUGH = 3  # messages that each user gets before he goes, while he is away, and after the fault
 HEAL_S = 20.0
 SETTLE_S = 20.0
@@ -144,9 +146,14 @@ class Party:
         )
 
     async def until_under_way(self) -> None:
-        """Returns at a moment when messages are under way: in the same breath the fault is to follow."""
-        await self.watch.until(lambda: len(self.unanswered()) >= ENOUGH)
+        """Returns in the middle of a burst: in the same breath the fault is to follow."""
+        while len(self.unanswered()) < ENOUGH:
+            burst = [self.raw.send(guest.user) for _ in range(BURST) for guest in self.guests]
+            await self.watch.until(partial(self._in_the_middle_of, burst))
         self.under_way = self.unanswered()
+
+    def _in_the_middle_of(self, burst: list[Sent]) -> bool:
+        return any(sent.answers for sent in burst)
 
     async def come_back(self) -> None:
         """All phones, each by another node than before."""

@@ -12,8 +12,8 @@ import trio
 
 from ring.store.embedded import EmbeddedServer
 
-# A shell that starts the suite in the background has it ignore SIGINT, and every process that a test starts would
-# inherit that: none would end by the signal that its test sends.
+# A shell that starts the suite in the background has it ignore SIGINT, and every process that a test starts
+# would inherit that: none would end by the signal that its test sends.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

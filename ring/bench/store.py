@@ -64,12 +64,14 @@ def usage(info: dict[str, object]) -> Usage:
 
 
 async def used_memory(url: str) -> int:
-    """Bytes that the server has allocated: unlike resident memory, this falls when something is removed.
+    """Bytes that the server has allocated, without the buffers of its clients, which come and go: unlike
+    resident memory, this falls when something is removed.
 
     Raises:
         RingError: nothing answers there.
     """
-    return int(str((await read_info(url))["used_memory"]))
+    info = await read_info(url)
+    return int(str(info["used_memory"])) - int(str(info.get("mem_clients_normal", 0)))
 
 
 async def count_mailboxes(url: str, cluster: str, users: Sequence[str]) -> int:

@@ -36,6 +36,8 @@ FAILURES = ("full", "unsafe", "refused", "away")
 """Why letters could not be stored: by the verdict, or Redis answered an error, or none at all."""
 POLL_S = 0.1
 """While Redis is away, how often is looked whose patience is over."""
+STANDSTILL_S = 0.5
+"""So late the task that watches for it wakes if this process stood still (SIGSTOP), and not if it is busy."""
 
 REFUSED = "Redis refused to store it"
 
@@ -109,6 +111,7 @@ class Spill:
         self._connected = connected
         self._away_s = away_s
         self._clock = clock
+        self._stood_still_s = 0.0
         self._pushes: dict[Mailbox, _Pushing] = {}
         self._reads: dict[Mailbox, _Reading] = {}
         self._removes: dict[str, list[Seq]] = {}
@@ -133,14 +136,14 @@ class Spill:
             letter.seen = letter.seen or came or bool(letter.origin)
         asked = self._pushes.get(box)
         if asked is None:
-            self._pushes[box] = _Pushing(box, list(letters), self._clock())
+            self._pushes[box] = _Pushing(box, list(letters), self._awake())
         else:
             asked.letters += letters
         self._wake.set()
 
     def read(self, box: Mailbox) -> None:
         """Has the next page of a mailbox read."""
-        self._reads[box] = _Reading(box, self._clock())
+        self._reads[box] = _Reading(box, self._awake())
         self._wake.set()
 
     def remove(self, user: str, homes: list[Seq]) -> None:
@@ -273,7 +276,7 @@ class Spill:
 
     def give_up(self) -> None:
         """Redis is away: ends what has waited for too long, or all if it has been away for so long."""
-        late = NEVER if self._away_s() >= PATIENCE_S else self._clock() - PATIENCE_S
+        late = NEVER if self._away_s() >= PATIENCE_S else self._awake() - PATIENCE_S
         for asked in [asked for asked in self._pushes.values() if asked.since <= late]:
             del self._pushes[asked.box]
             self._fail(asked, "away", "Redis, where it would wait for the recipient, cannot be reached")
@@ -288,6 +291,10 @@ class Spill:
         if obsolete and asked.tried and self.keeper.holds(asked.box):
             self.remove(asked.box.user, [(letter.epoch, letter.number) for letter in obsolete])
         self.keeper.on_pushed(asked.box, asked.letters, [why] * len(asked.letters))
+
+    def _awake(self) -> float:
+        """Seconds, without those in which this process stood still: Redis had no chance to answer in them."""
+        return self._clock() - self._stood_still_s
 
     # --- the task
 
@@ -323,12 +330,22 @@ class Spill:
 
     async def run(self, vault: Vault, flush: Callable[[], None]) -> None:
         """Carries batches until it is cancelled; `flush` is called after each, for what it has brought."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_standstill)
+            while True:
+                await self._wake.wait()
+                if not (self._connected() and await self._exchange(vault)):
+                    await trio.sleep(POLL_S)
+                    self.give_up()
+                flush()
+
+    async def _watch_standstill(self) -> None:
         while True:
-            await self._wake.wait()
-            if not (self._connected() and await self._exchange(vault)):
-                await trio.sleep(POLL_S)
-                self.give_up()
-            flush()
+            due = self._clock() + POLL_S
+            await trio.sleep(POLL_S)
+            late_s = self._clock() - due
+            if late_s > STANDSTILL_S:
+                self._stood_still_s += late_s
 
     async def _exchange(self, vault: Vault) -> bool:
         batch = self.take()

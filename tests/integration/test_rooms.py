@@ -257,6 +257,13 @@ async def test_a_connection_that_is_killed_is_a_gap_that_is_told(
             record("until all were told", f"{longest_s * 1000:.0f} ms")
 
 
+async def accepted(member: Roommate, room: str) -> None:
+    """Publishes until it is done: a node hears of a room by another connection than it publishes by."""
+    while isinstance(answer := await member.answer(member.publish(room)), wire.Error):
+        assert answer.code == "rooms_unavailable", answer
+        await trio.sleep(0.05)  # a client that tries again
+
+
 async def test_redis_is_restarted(tmp_path: Path, nursery: trio.Nursery, record: Record) -> None:
     """Away: commands are refused at once. Back: members are members, and hear, within 2 s; nothing hangs."""
     with trio.fail_after(DEADLINE_S):
@@ -287,7 +294,7 @@ async def test_redis_is_restarted(tmp_path: Path, nursery: trio.Nursery, record:
             began = trio.current_time()
             await told(members[:-1], 1)
             told_s = trio.current_time() - began
-            await members[0].done(members[0].publish("lobby"))
+            await accepted(members[0], "lobby")
             newest = (members[0].user, members[0].published - 1)
             for member in members[1:-1]:
                 await heard(member, newest)

@@ -69,6 +69,22 @@ class TestTask:
         await wait_all_tasks_blocked()
         assert [type(job) for job in server.asked[-1]] == [Remove]
 
+    async def test_time_in_which_this_process_stood_still(
+        self, nursery: trio.Nursery, autojump_clock: MockClock
+    ) -> None:
+        """Counts for no letter: Redis could not answer in it, and is there."""
+        desk, server = Desk(), Server()
+        server.stuck = 1
+        told = trio.Event()
+        desk.keeper.on_told = told.set
+        desk.spill._clock = trio.current_time
+        nursery.start_soon(desk.spill.run, cast("Any", server), _flush)
+        desk.push("bob", *letters(1))
+        await wait_all_tasks_blocked()
+        autojump_clock.jump(60)
+        await told.wait()
+        assert desk.keeper.pushed == [("bob", [1], ["stored"])]
+
     async def test_without_a_connection_nothing_is_sent(
         self, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:

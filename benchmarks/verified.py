@@ -28,6 +28,7 @@ _COLUMNS = {
     "delivered": "delivered",
     "queued": "queued",
     "failed": "failed",
+    "abandoned": "given up",
     "lost": "lost",
     "forgotten": "forgotten",
     "doubled_raw": "doubled",
@@ -74,7 +75,7 @@ def _tables(data: dict[str, Any]) -> str:
     where = f"{on['cores']} cores ({on['cpu']}), Python {on['versions']['Python']}"
     lines = [
         f"{on['date']}, commit {on['commit']}, {where}:",
-        f"{FAULTS} random faults for each seed, long ones of {OUTAGE_S} s.",
+        f"`ring verify --random {FAULTS} --seed N --outage-s {OUTAGE_S}`, for each seed.",
         "",
         _row("seed", *_COLUMNS.values(), "longest until served again"),
         _row("--:", *["--:" for _ in _COLUMNS], "--:"),

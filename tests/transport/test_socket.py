@@ -358,7 +358,11 @@ class TestClosing:
 class TestBreaking:
     """What the other side, or the network, does wrong."""
 
-    @pytest.mark.parametrize("sent", [b"", masked(TEXT, b"half")[:-1], masked(TEXT, bytes(70_000))[:5]])
+    @pytest.mark.parametrize(
+        "sent",
+        [b"", masked(TEXT, b"half")[:-1], masked(TEXT, bytes(70_000))[:5]],
+        ids=["nothing", "half a frame", "half a header"],
+    )
     async def test_the_end_without_a_close_frame(self, pump: Pump, sent: bytes) -> None:
         """Between frames or within one: 1006."""
         endpoint = Recorder()
@@ -485,7 +489,7 @@ class TestFailingEndpoint:
         await other.text(b"still here")
         assert await other.message() == (TEXT, b"still here")
 
-    @pytest.mark.parametrize("end", [b"\xff\xff", masked(CLOSE, b"\x03\xe8")])
+    @pytest.mark.parametrize("end", [b"\xff\xff", masked(CLOSE, b"\x03\xe8")], ids=["garbage", "a close"])
     async def test_what_came_behind_goes_nowhere(self, patient_pump: Pump, end: bytes) -> None:
         """Messages of the same read, a violation and a close frame included, while the 1011 is backed up."""
         endpoint = Recorder(text=self.fail)

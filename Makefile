@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 MATRIX := 3.11 3.12 3.13
+AT_ONCE := 2  # tests: most of what those of clusters do is to wait
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,7 +24,7 @@ demo: $(MADE)  ## A cluster of three nodes on this machine, until Ctrl-C
 	@$(BIN)/ring dev --nodes 3
 
 test: $(MADE) test-deps  ## The whole test suite, with the coverage that it must reach
-	$(BIN)/pytest --cov --cov-report=
+	$(BIN)/pytest --numprocesses $(AT_ONCE) --dist worksteal --cov --cov-report=
 	@$(BIN)/coverage report --fail-under=95 > $(VENV)/coverage.txt || { cat $(VENV)/coverage.txt; exit 1; }
 	@$(BIN)/coverage report --fail-under=100 --include='ring/protocol/*,ring/cluster/*' > $(VENV)/coverage.txt \
 		|| { cat $(VENV)/coverage.txt; exit 1; }
@@ -39,7 +40,7 @@ test-matrix:  ## The test suite on each supported Python that this machine has
 
 suite: $(MADE)
 	@echo "== $$($(BIN)/python --version)"
-	$(BIN)/pytest --quiet
+	$(BIN)/pytest --numprocesses $(AT_ONCE) --dist worksteal --quiet
 
 check: $(MADE)  ## Lint, format, types, layers
 	$(BIN)/ruff check

@@ -20,11 +20,13 @@ LOOK_EVERY_S = 0.02
 async def drain(sessions: Mapping[int, Session]) -> None:
     """Sends clients away as their messages get their receipts; returns when all have gone."""
     patience = trio.current_time() + SETTLE_S
+    asked: set[int] = set()
     while sessions:
         late = trio.current_time() >= patience
         spread_ms = min(2000, 10 * len(sessions))
-        for session in tuple(sessions.values()):
-            if late or session.settled:
+        for sid, session in tuple(sessions.items()):
+            if sid not in asked and (late or session.settled):
+                asked.add(sid)
                 _send_away(session, spread_ms, "the node drains")
         await trio.sleep(LOOK_EVERY_S)
 

@@ -82,7 +82,7 @@ class SortedOut:
 
 def sort_out(box: Mailbox, page: Page, now: float) -> SortedOut:
     """Holds a page against what is in memory: each message is to come once, whoever sent it again."""
-    # What was put in the place of one that was given up comes first.
+    # Given up first: what was put in their place overrides them in `here`.
     letters = sorted(box.letters, key=lambda letter: letter.status != "failed")
     here = {letter.home or (letter.epoch, letter.number): letter for letter in letters}
     passed = set(map(id, box.letters[: min(box.gate, box.end) - box.base]))
@@ -93,7 +93,7 @@ def sort_out(box: Mailbox, page: Page, now: float) -> SortedOut:
         known = here.get(seq)
         # (What an earlier owner stored after it had handed it over was not this node's to give up.)
         given_up = known is not None and known.handed and known.code is ErrorCode.STORE_UNAVAILABLE
-        if known is not None and not known.left and not given_up:
+        if known is not None and not known.fate_only and not given_up:
             if known.status is not None and known.home is None:
                 result.forget.append(seq)  # Redis does not know yet
             elif known.status is None and not known.pushing:
@@ -108,7 +108,7 @@ def sort_out(box: Mailbox, page: Page, now: float) -> SortedOut:
             continue
         key = letter.sender, letter.id
         known = read.get(key) or box.find(*key)
-        if known is None or known.left or (known.status == "failed" and known.home is None):
+        if known is None or known.fate_only or (known.status == "failed" and known.home is None):
             read[key] = letter
         elif known.status is None and id(known) in passed:
             known.home = seq  # sent again, and maybe delivered already: it stands for both

@@ -53,6 +53,6 @@ class Attachment:
     def skips(self, letter: Letter) -> bool:
         """True if this session does not get the letter: it was given up or left to Redis, or this very
         session sent it."""
-        if letter.status is not None and (letter.status == "failed" or letter.left):
+        if letter.status is not None and (letter.status == "failed" or letter.fate_only):
             return True
         return letter.origin == self.session

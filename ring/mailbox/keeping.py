@@ -11,7 +11,6 @@ from functools import partial
 from time import monotonic
 
 import structlog
-from msgspec import json
 from msgspec.structs import replace
 
 from ring.mailbox.arrival import bring_back, has_read_enough, is_storing_unseen, sort_out
@@ -22,7 +21,6 @@ from ring.mailbox.mailbox import FATES_S, OPEN, Mailbox
 from ring.mailbox.shelf import Shelf
 from ring.mailbox.spill import Spill
 from ring.mailbox.vault import Page, Verdict
-from ring.protocol.client import Message
 from ring.protocol.codes import ErrorCode
 from ring.protocol.peer import Seq
 from ring.transport.wheel import TimerWheel
@@ -40,7 +38,6 @@ FENCED_LOG_S = 1.0
 FULL = "the recipient's stored mailbox is full"
 UNSAFE = "stored, but on fewer replicas than asked for"
 
-_decode_message = json.Decoder(Message).decode
 _WHY = {
     "full": (ErrorCode.MAILBOX_FULL, FULL),
     "unsafe": (ErrorCode.STORE_UNAVAILABLE, UNSAFE),
@@ -172,6 +169,8 @@ class Keeping(Shelf, ABC):
 
     def _read_again(self, box: Mailbox) -> None:
         box.reading = False
+        if not self.holds(box):
+            return  # it was handed over meanwhile
         if box.attachments or box.waiting:
             self.read(box)
         else:  # whoever comes next has it read
@@ -186,7 +185,7 @@ class Keeping(Shelf, ABC):
     def _take(self, box: Mailbox, page: Page) -> None:
         here = {letter.home or (letter.epoch, letter.number): letter for letter in box.letters}
         seqs = [(stored.epoch, stored.number) for stored in page.letters]
-        check_left(box, sum(seq not in here or here[seq].left for seq in seqs), more=page.more)
+        check_left(box, sum(seq not in here or here[seq].fate_only for seq in seqs), more=page.more)
         sorted_out = sort_out(box, page, self._clock())
         if page.letters:
             box.read_to = seqs[-1]
@@ -210,7 +209,7 @@ class Keeping(Shelf, ABC):
             letter.status = "queued"
         self.settled(letters)
         for letter in letters:
-            letter.ref, letter.waiters = 0, None
+            letter.ref = 0
 
     def forget_stored(self, box: Mailbox, homes: list[Seq]) -> None:
         """Has Redis forget letters that need not be delivered any more."""
@@ -320,6 +319,7 @@ class Keeping(Shelf, ABC):
             if letter.home is None or letter.pushing or here:
                 break
             letter.home, box.owed = None, True
+            box.left += 1
             box.settle(letter)
 
     def is_queued(self, user: str, sender: str | None, message_id: str | None) -> bool:

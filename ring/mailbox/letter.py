@@ -51,7 +51,7 @@ class Letter(Struct, gc=False):
     handed: bool = False  # an earlier owner had it, and may have stored it and said so meanwhile
 
     @property
-    def left(self) -> bool:
+    def fate_only(self) -> bool:
         """True if Redis has it, and what is here is its fate alone."""
         return self.status == "queued" and self.home is None
 

@@ -3,7 +3,7 @@
 Called by the router, in the pump's tick: plain functions that do no I/O.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from functools import partial
 from time import monotonic
 from typing import Literal
@@ -184,7 +184,7 @@ class Mailboxes(Sessions):
         Returns the attachment and the welcome's `resumed`; None if a later session of the same device is
         there, and this one has been closed for it.
         """
-        box = self.boxes.get(attach.user) or self._make(attach.user)
+        box = self.open(attach.user)
         for other in tuple(box.attachments):
             if other.session == attach.session:
                 self._remove(box, other)
@@ -214,7 +214,7 @@ class Mailboxes(Sessions):
         """The sequence after which this session gets its letters."""
         return self.boxes[attachment.user].before(attachment.position)
 
-    def serve(self, slots: Iterable[int]) -> None:
+    def serve(self, slots: Collection[int]) -> None:
         """All that was handed over for these slots is here: it is sent, and what comes now goes behind it."""
         for box in self.reopen(slots):
             self.wait(box)
@@ -262,7 +262,7 @@ class Mailboxes(Sessions):
 
     def acknowledge_remote(self, gateway: str, handle: int, epoch: int, number: int, by: By) -> None:
         """The same for a session on another node."""
-        attachment = self._remote.get(gateway, {}).get(handle)
+        attachment = self.remote(gateway, handle)
         if attachment is not None:
             self.acknowledge(attachment, epoch, number, by)
 

@@ -91,10 +91,13 @@ class Sessions(Keeping):
         low = max(map(max, ends), default=(0, 0))
         box.merge([letter for letter in letters if (letter.epoch, letter.number) > low])
         drop_bare(box, box.first_unsettled - box.base)
+        end = box.end
         for letter in letters:
             late = (letter.epoch, letter.number) <= low and letter.status is None
             if late and not self.waits_with_another(box, letter):
                 box.append_anew(letter)
+        if box.end > end:
+            box.merge([])  # their numbers are of this node's last tenure; owners since have given later ones
 
     def waits_with_another(self, box: Mailbox, letter: Letter) -> bool:
         """True if its sender has sent it again meanwhile: then who waits for it waits for that one."""

@@ -4,7 +4,7 @@ go.
 The base of `owner.Mailboxes`, which says what happens in them.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 
 from ring.mailbox.cursors import Traces, go_on, interrupt, traces
@@ -65,7 +65,8 @@ class Shelf:
             box.timer.cancel()
             box.timer = None
         self._number = max(self._number, box.number)
-        self.boxes.pop(box.user, None)
+        if self.boxes.get(box.user) is box:
+            del self.boxes[box.user]
         left = traces(box)
         if left is None or box.letters:
             return
@@ -106,7 +107,7 @@ class Shelf:
         self._since[slot] = self.epoch
         self._moved_until[slot] = self._clock() + self._linger_s
 
-    def reopen(self, slots: Iterable[int]) -> list[Mailbox]:
+    def reopen(self, slots: Collection[int]) -> list[Mailbox]:
         """Opens the mailboxes of these slots: what comes now is numbered behind all that was handed over."""
         self.closed.difference_update(slots)
         for slot in slots:
@@ -117,7 +118,7 @@ class Shelf:
             box.epoch = self.epoch
         return opened
 
-    def handed_over(self, slots: Iterable[int]) -> None:
+    def handed_over(self, slots: Collection[int]) -> None:
         """These slots are gone."""
         self.closed.difference_update(slots)
         for slot in slots:

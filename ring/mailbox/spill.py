@@ -27,9 +27,9 @@ PATIENCE_S = 2.0
 """So long Redis may be away before letters that cannot be stored fail, and sessions go on without what it
 keeps: with `spill_after` it is less than a sender waits."""
 BATCH_LETTERS = 512
-"""Most letters of one batch: some milliseconds of Redis' time."""
+"""With so many letters no further mailbox is taken into a batch: some milliseconds of Redis' time."""
 BATCH_BYTES = 1024 * 1024
-"""About the most text of one batch."""
+"""The same in bytes of text."""
 BATCH_READS = 32
 """Most mailboxes that are read in one batch; each answers up to a page."""
 FAILURES = ("full", "unsafe", "refused", "away")
@@ -65,7 +65,7 @@ class _Pushing:
     box: Mailbox
     letters: list[Letter]
     since: float
-    tried: bool = False  # the answer was lost: Redis may have them
+    tried: bool = False  # Redis may have them: the answer was lost, or it could not do it just then
 
 
 @dataclass(eq=False)
@@ -175,7 +175,8 @@ class Spill:
             batch.jobs.append(Remove(user, slot_of(user), homes))
             batch.asked.append(None)
             letters += len(homes)
-        for box in tuple(self._reads)[:BATCH_READS]:
+        ready = [box for box in self._reads if box not in self._pushes and box.user not in self._removes]
+        for box in ready[:BATCH_READS]:
             reading = self._reads.pop(box)
             if self.keeper.holds(box):
                 batch.asked.append(reading)
@@ -254,7 +255,8 @@ class Spill:
             _log.error(what, error=str(error))
 
     def put_back(self, batch: Batch) -> None:
-        """The answers were lost: all is asked for again, before what was asked for since."""
+        """The answers were lost, or Redis cannot do it now: all is asked for again, before what was asked for
+        since."""
         pushes, reads = self._pushes, self._reads
         self._pushes, self._reads = {}, {}
         for job, asked in zip(batch.jobs, batch.asked, strict=True):

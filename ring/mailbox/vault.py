@@ -24,6 +24,7 @@ import structlog
 from msgspec import Struct
 
 from ring.protocol.codes import BadRequest, RingError
+from ring.protocol.peer import Seq
 from ring.store.client import Pipeline, Redis
 from ring.store.connection import ScriptMissing, StoreError, StoreUnavailable
 from ring.store.keys import Keys
@@ -39,9 +40,6 @@ MAX_WAIT_S = 4.0
 MAX_ORIGIN_BYTES = 65535
 _MAX_NUMBER = 2**52
 """Lua's numbers are exact up to twice this: sums of two are too."""
-
-Seq = tuple[int, int]
-"""Epoch and number of a letter; in this order letters lie in a mailbox."""
 
 Verdict = Literal["stored", "already", "fenced", "full", "disordered", "unsafe"]
 """What became of a pushed letter: it is stored now | was stored before | its owner is one no more | there is

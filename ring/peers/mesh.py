@@ -130,9 +130,11 @@ class Mesh:
                 for dial in self._dials.values():
                     nursery.start_soon(self._keep_dialled, dial)
                 task_status.started()
-                await trio.sleep_forever()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self._nursery = None  # views may come until all has ended, and it takes no dial any more
         finally:
-            self._nursery = None
             self._stopped = True
             for link in list(self.links.values()):
                 del self.links[link.name]

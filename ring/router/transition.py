@@ -277,6 +277,6 @@ class Transition:
         onward = routing.links.get(owner)
         if onward is not None:
             onward.send(item)
-        else:
+        elif letters := sum(letter.status is None or letter.home is not None for letter in item.letters):
             self.lost_mailboxes += 1
-            _log.error("a handed-over mailbox cannot be passed on", owner=owner, letters=len(item.letters))
+            _log.error("a handed-over mailbox cannot be passed on", owner=owner, letters=letters)

@@ -19,6 +19,8 @@ from tests.integration.faulty import site
 from tests.integration.load import LibraryClient, Load
 from tests.integration.raw import RawClient, Sent
 
+pytestmark = pytest.mark.alone  # it holds times to bounds
+
 DEADLINE_S = 150
 SEND_TIMEOUT_S = 10.0  # the default
 MARGIN_S = 5.0  # for a machine that is busy with other things

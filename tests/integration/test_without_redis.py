@@ -16,6 +16,8 @@ from ring.verify.standing import POLL_S
 from tests.integration.faulty import Record, Site, site
 from tests.integration.room_client import rooms_are_refused, rooms_flow, told_of_the_gap
 
+pytestmark = pytest.mark.alone  # it holds times to bounds
+
 NAMES = ("n1", "n2", "n3", "n4")
 TTL_S = 1.0
 OUTAGE_S = 3 * TTL_S

@@ -9,7 +9,8 @@ from typing import Any
 
 import trio
 
-from ring.mailbox.vault import Job, Page, Push, Read, Remove, Result, Seq, Stored, Vault, Verdict
+from ring.mailbox.vault import Job, Page, Push, Read, Remove, Result, Stored, Vault, Verdict
+from ring.protocol.peer import Seq
 from ring.store.client import Redis
 from ring.store.embedded import find_server
 from ring.store.keys import Keys

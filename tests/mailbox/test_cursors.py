@@ -260,6 +260,26 @@ class TestStoreThatForgets:
         seat.leave(clean=False)
         assert resumes(office, f"{EPOCH}-{seat.last[1]}") == (True, [])
 
+    @pytest.mark.parametrize("lost", [False, True])
+    def test_what_he_sent_to_himself_makes_up_for_nothing(self, lost: bool) -> None:
+        """It is left to the store as well: what is missing beside it is a gap all the same."""
+        office = stored_office()
+        seat = office.attach()
+        office.carry()
+        office.send("m1")
+        seat.ack()
+        office.send("own", sender="bob", origin=seat.name)
+        office.spend(3)
+        seat.leave(clean=True)
+        office.send("m2")
+        office.spend(1)
+        assert office.kept() == ["own", "m2"]
+        assert office.store is not None
+        if lost:
+            del office.store.box(SLOT, "bob").kept[1]
+        assert resumes(office, f"{EPOCH}-1") == ("gap" if lost else True, ["own", "m2"][: 2 - lost])
+        assert office.box().left == 0
+
     def test_while_the_mailbox_is_in_memory(self) -> None:
         """Its own history does not help."""
         office = stored_office()

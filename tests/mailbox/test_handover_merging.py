@@ -45,6 +45,26 @@ class TestSeveralOwners:
         resumed = newest.attach("laptop", resume=f"{EPOCH}-0")
         assert (resumed.resumed, resumed.ids[0]) == (True, "m1")
 
+    def test_what_comes_by_an_old_ring_stands_before_what_a_later_owner_numbered(self) -> None:
+        """It is numbered by this node's last tenure; acknowledgements go by the order."""
+        clock = Clock()
+        office, between = Office(clock=clock), Office(epoch=LATER, clock=clock, node="n2")
+        between._ids = office._ids
+        seat = office.attach()
+        for message_id in ("m1", "m2", "m3"):
+            office.send(message_id)
+        office.mailboxes.moved(LATER + 1, {SLOT}, ())
+        between.mailboxes._moved_until[SLOT] = clock.now + 9
+        between.send("b1")
+        between.send("b2")
+        for item in wired(pack(between.box(), clock.now)):
+            take(office.mailboxes, item, clock.now)
+        office.send("late", routed=EPOCH - 1)
+        office.mailboxes.serve([SLOT])
+        assert seat.ids == ["m1", "m2", "m3", "late", "b1", "b2"]
+        seat.ack()
+        assert {fate[1] for fate in office.fates} == {"delivered"}
+
     def test_the_sums_are_right_where_one_had_dropped_its_text(self) -> None:
         """The older owner's letters have theirs: a cursor there is a gap all the same."""
         clock = Clock()

@@ -297,6 +297,29 @@ class TestVerdicts:
         office.spend(1)
         assert office.told("m1") == [("n1", "queued", None)]
 
+    def test_fenced_and_handed_over(self) -> None:
+        """When the slot is back within the moment, the mailbox that went touches none of the new one."""
+        office = stored_office()
+        assert office.store is not None
+        office.store.fences[office.bobs_slot] = EPOCH + 1
+        waiting = office.attach()
+        office.carry()
+        assert (waiting.attachment, office.fenced) == (None, 1)
+        waiting.left = True
+        office.mailboxes.moved(EPOCH + 1, set(), [office.bobs_slot])
+        office.mailboxes.drop(office.box())
+        office.mailboxes.handed_over([office.bobs_slot])
+        office.mailboxes.moved(EPOCH + 2, set(), ())
+        seat = office.attach()
+        office.carry()
+        office.send("m1")
+        office.spend(0.4)
+        office.spend(10)
+        office.send("m2")
+        assert seat.ids == ["m1", "m2"]
+        seat.ack()
+        assert office.told("m2") == [("n1", "delivered", None)]
+
     def test_fenced_with_a_session(self) -> None:
         """The session keeps what it has, and its acknowledgement settles it."""
         office, seat = silent("m1")

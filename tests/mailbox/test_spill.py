@@ -69,6 +69,24 @@ class TestBatch:
             desk.read(f"u{user}")
         assert [len(desk.do()[0]) for _ in range(3)] == [BATCH_READS, 5, 0]
 
+    def test_a_read_waits_for_what_was_asked_before(self) -> None:
+        """Of the same user: or what is pushed and removed would be among what is read, or not."""
+        desk = Desk()
+        desk.push("alice", *letters(BATCH_LETTERS))
+        desk.push("bob", *letters(1))
+        desk.spill.remove("carol", [(1, 1)])
+        for user in ("bob", "carol", "dan"):
+            desk.read(user)
+        first, _ = desk.do()
+        second, _ = desk.do()
+        assert [(type(job), job.user) for job in first] == [(Push, "alice"), (Read, "dan")]
+        assert [(type(job), job.user) for job in second] == [
+            (Push, "bob"),
+            (Remove, "carol"),
+            (Read, "bob"),
+            (Read, "carol"),
+        ]
+
     def test_of_a_mailbox_that_was_handed_over_nothing_goes(self) -> None:
         """The epoch is that of another owner by now, who has read what there is: it would store it twice."""
         desk = Desk()

@@ -6,7 +6,8 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ring.mailbox.vault import Job, Push, Read, Remove, Seq, Stored
+from ring.mailbox.vault import Job, Push, Read, Remove, Stored
+from ring.protocol.peer import Seq
 from ring.store.embedded import EmbeddedServer
 from tests.mailbox.strongroom import KEEP_MS, SLOT, Strongroom, connected, letter
 

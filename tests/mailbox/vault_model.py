@@ -8,7 +8,8 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from ring.mailbox.vault import PAGE_BYTES, PAGE_LETTERS, Job, Page, Push, Read, Remove, Seq, Stored, Verdict
+from ring.mailbox.vault import PAGE_BYTES, PAGE_LETTERS, Job, Page, Push, Read, Remove, Stored, Verdict
+from ring.protocol.peer import Seq
 
 
 @dataclass(eq=False)

@@ -1,6 +1,7 @@
 """What links do when the ring changes, and when a node ends."""
 
 import socket
+from itertools import count
 
 import msgspec
 import structlog
@@ -62,6 +63,31 @@ async def test_a_node_that_was_removed_dials_all_members(nursery: trio.Nursery) 
         await low.recorder.change()
     await low.mesh.wait_linked(["n2"])
     await out.mesh.wait_linked(["n1"])
+
+
+async def test_views_that_come_while_the_node_ends() -> None:
+    """The membership ends a moment later than the mesh: what it still tells makes no dials."""
+    one, epochs = Node("n1"), count(5)
+
+    async def goes_on_telling() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                for _ in range(3):
+                    epoch = next(epochs)
+                    one.mesh.update(view(epoch, one, msgspec.structs.replace(one.member, name=f"n{epoch}")))
+                    await trio.lowlevel.checkpoint()
+
+    one.mesh.update(view(4, one, msgspec.structs.replace(one.member, name="n4", peer="127.0.0.1:1")))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(one.pump.run)
+        await nursery.start(one.mesh.run)
+        for _ in range(20):  # some of them come between the last dial's end and the mesh's
+            nursery.start_soon(goes_on_telling)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert one.mesh.links == {}
 
 
 async def test_a_member_that_may_be_cut_off_dials_lower_names_too(nursery: trio.Nursery) -> None:

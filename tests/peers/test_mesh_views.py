@@ -1,9 +1,9 @@
 """What links do when the ring changes, and when a node ends."""
 
 import socket
-from itertools import count
 
 import msgspec
+import pytest
 import structlog
 import trio
 import trio.testing
@@ -65,17 +65,18 @@ async def test_a_node_that_was_removed_dials_all_members(nursery: trio.Nursery) 
     await out.mesh.wait_linked(["n1"])
 
 
-async def test_views_that_come_while_the_node_ends() -> None:
-    """The membership ends a moment later than the mesh: what it still tells makes no dials."""
-    one, epochs = Node("n1"), count(5)
+@pytest.mark.parametrize("attempt", range(10))
+async def test_views_that_come_while_the_node_ends(attempt: int) -> None:
+    """The membership ends a moment later than the mesh: what it still tells makes no dials. (Which task ends
+    first is chance: one attempt in three hits the moment.)"""
+    one = Node("n1")
 
     async def goes_on_telling() -> None:
         try:
             await trio.sleep_forever()
         finally:
             with trio.CancelScope(shield=True):
-                for _ in range(3):
-                    epoch = next(epochs)
+                for epoch in range(5, 15):
                     one.mesh.update(view(epoch, one, msgspec.structs.replace(one.member, name=f"n{epoch}")))
                     await trio.lowlevel.checkpoint()
 
@@ -83,8 +84,7 @@ async def test_views_that_come_while_the_node_ends() -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(one.pump.run)
         await nursery.start(one.mesh.run)
-        for _ in range(20):  # some of them come between the last dial's end and the mesh's
-            nursery.start_soon(goes_on_telling)
+        nursery.start_soon(goes_on_telling)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert one.mesh.links == {}

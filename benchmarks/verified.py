@@ -1,7 +1,6 @@
 """What `ring verify` and repeated kills have shown, in docs/how-to/verify.md: no figure gets there by hand.
 
 python -m benchmarks.verified           runs both (some twenty minutes): docs/verified.json, the page
-python -m benchmarks.verified --seed 5  that seed alone once more
 python -m benchmarks.verified --check   is the page what the file says?
 """
 
@@ -112,12 +111,7 @@ def main(arguments: list[str]) -> int:
             return 0
         print(f"{PAGE.name} is not what {FILE.name} says: python -m benchmarks.verified", file=sys.stderr)  # noqa: T201 - a command
         return 1
-    if arguments[:1] == ["--seed"]:
-        data = json.loads(FILE.read_text("utf-8"))
-        seed = int(arguments[1])
-        data["runs"][SEEDS.index(seed)] = {**_verify(seed), "commit": describe()["commit"]}
-    else:
-        data = measure()
+    data = measure()
     FILE.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
     PAGE.write_text(render(text, data), "utf-8")
     return 0 if all(run["ok"] for run in data["runs"]) else 1

@@ -123,6 +123,7 @@ async def _until_told(plan: "Plan", tell: "Callable[[Progress], None]") -> "Outc
                 async for _ in signals:
                     if stop.is_set():
                         nursery.cancel_scope.cancel()
+                        return
                     stop.set()
                     typer.echo("no further faults; once more to stop at once", err=True)
 

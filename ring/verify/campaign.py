@@ -19,7 +19,7 @@ from ring.verify.misconduct import Misconduct
 from ring.verify.node import SiteFailed
 from ring.verify.oracle import Oracle
 from ring.verify.plan import Plan, known_faults
-from ring.verify.record import Breach, Promise, Window
+from ring.verify.record import AFTERSHOCK_S, Breach, Promise, Window
 from ring.verify.site import Site
 from ring.verify.tally import Row
 
@@ -128,7 +128,6 @@ class _Campaign:
         self._crowd = Crowd(self._oracle, self._edges, users=plan.users, rate=plan.rate, seed=plan.seed)
         self._done = 0
         self._what = "calm"
-        self._epoch: int | None = None  # while nothing changes it
 
     async def run(self) -> None:
         """All of it."""
@@ -138,8 +137,7 @@ class _Campaign:
             nursery.start_soon(self._crowd.run)
             nursery.start_soon(self._tell_steadily)
             self._what = "the clients connect"
-            with trio.move_on_after(ENTER_S):
-                await self._crowd.until_present()
+            await self._all_connect()
             async with self._watched():
                 await self._calm("calm")
             for name in self._plan.order:
@@ -170,7 +168,9 @@ class _Campaign:
         owners = await self._owners()
         self._what, self._crowd.stalled_s = name, 0.0
         row = self._begin(name)
-        window = Window(name, trio.current_time(), fault.planned, fault.forgets)
+        if fault.forgets:
+            oracle.take_stock(trio.current_time())
+        window = Window(name, trio.current_time(), fault.planned, fault.forgets, holds=fault.holds)
         oracle.windows.add(window)
         effect: Effect | None = None
         random = Random(f"{self._plan.seed}/{self._done}")  # noqa: S311 - it has to be the same again
@@ -179,7 +179,6 @@ class _Campaign:
                 effect = await fault.run(self._crowd, random)
             else:
                 effect = await fault.run(self._site, random)
-            window.began = min(window.began, effect.began)
             window.victims, window.detail = effect.victims, effect.detail
         except SiteFailed as failure:
             self._outcome.failures.append(str(failure))
@@ -218,14 +217,19 @@ class _Campaign:
         with trio.move_on_after(terms.send_timeout_s + terms.margin_s):
             while self._oracle.waits_since(now):  # noqa: ASYNC110 - books tell no event
                 await trio.sleep(POLL_S)
-        await trio.sleep(self._plan.pause_s)
+        await trio.sleep(AFTERSHOCK_S + self._plan.pause_s)
+
+    async def _all_connect(self) -> None:
+        with trio.move_on_after(ENTER_S) as patience:
+            await self._crowd.until_present()
+        if patience.cancelled_caught:
+            self._outcome.failures.append(f"not all clients were connected after {ENTER_S:g} s")
 
     async def _finish(self) -> None:
         self._what = "at the end: until all is answered"
         self._crowd.hush()
         terms = self._plan.terms
-        with trio.move_on_after(ENTER_S):
-            await self._crowd.until_present()
+        await self._all_connect()
         with trio.move_on_after(2 * (terms.send_timeout_s + terms.margin_s)):
             while self._crowd.waiting:  # noqa: ASYNC110 - as above
                 await trio.sleep(POLL_S)
@@ -253,7 +257,7 @@ class _Campaign:
         yield
         after = await self._stored_epoch()
         if before is not None and after is not None and after != before:
-            window = Window("the ring changed by itself", began, healed=trio.current_time())
+            window = Window("the ring changed by itself", began, healed=trio.current_time(), holds=True)
             self._oracle.windows.add(window)
             self._outcome.notes.append(
                 f"{(began - self._oracle.origin):.0f} s: the ring changed by itself: a lease of "

@@ -38,6 +38,7 @@ class Fault:
         planned: a change that the nodes are told of: nothing may come twice or out of order through it. After
             all others what is sent again may come again, marked.
         forgets: Redis loses what it has stored, and with it, perhaps, messages that were `queued`.
+        holds: what is on its way may stand still, and come when it is over.
         longest_s: how long it lasts at most, until what it broke is healed.
         inject: does it.
     """
@@ -48,6 +49,7 @@ class Fault:
     forgets: bool
     longest_s: float
     inject: Inject
+    holds: bool = False
 
     async def run(self, site: Site, random: Random) -> Effect:
         """Injects it, sees that it is in effect, holds it, and heals it.
@@ -95,8 +97,9 @@ def faults(*, nodes: int = 4, ttl_s: float = TTL_S, outage_s: float = OUTAGE_S) 
         *,
         planned: bool = False,
         forgets: bool = False,
+        holds: bool = False,
     ) -> Fault:
-        return Fault(name, text, planned, forgets, longest_s + MARGIN_S, inject)
+        return Fault(name, text, planned, forgets, longest_s + MARGIN_S, inject, holds)
 
     table = (
         fault("kill", "kill -9 of a node, started again after a while", gone_s + back_s, node_faults.kill),
@@ -106,12 +109,19 @@ def faults(*, nodes: int = 4, ttl_s: float = TTL_S, outage_s: float = OUTAGE_S) 
             back_s + seen_s,
             node_faults.kill_restart,
         ),
-        fault("freeze", "SIGSTOP of a node beyond its lease, then SIGCONT", gone_s, node_faults.freeze),
+        fault(
+            "freeze",
+            "SIGSTOP of a node beyond its lease, then SIGCONT",
+            gone_s,
+            node_faults.freeze,
+            holds=True,
+        ),
         fault(
             "freeze-short",
             "SIGSTOP of a node for less than its lease, then SIGCONT",
             seen_s,
             node_faults.freeze_short,
+            holds=True,
         ),
         fault(
             "stop",
@@ -166,12 +176,14 @@ def faults(*, nodes: int = 4, ttl_s: float = TTL_S, outage_s: float = OUTAGE_S) 
             "the link of two nodes silent both ways, as with a pulled cable",
             link_s + 2 * SPOKEN_S,
             partial(network_faults.silence_link, outage_s=outage_s),
+            holds=True,
         ),
         fault(
             "link-cut-one-way",
             "the link of two nodes silent one way",
             link_s + SPOKEN_S,
             partial(network_faults.silence_link, outage_s=outage_s, one_way=True),
+            holds=True,
         ),
         fault(
             "node-without-redis",
@@ -190,6 +202,7 @@ def faults(*, nodes: int = 4, ttl_s: float = TTL_S, outage_s: float = OUTAGE_S) 
             "a node cut off from Redis and all other nodes",
             gone_s + seen_s + ISOLATED_S,
             network_faults.cut_off,
+            holds=True,
         ),
     )
     return {row.name: row for row in table}

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ring.verify.record import AFTERSHOCK_S, Device, Message, Windows
+from ring.verify.record import AFTERSHOCK_S, Copy, Device, Message, Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def _due(message: Message, windows: Windows, terms: Terms) -> float:
 
 def forgotten(message: Message, windows: Windows) -> bool:
     """Whether a message that is owed could be in Redis when that lost what it had stored."""
-    if any(answer.status == "delivered" for answer in message.answers):
+    if message.due_here or any(answer.status == "delivered" for answer in message.answers):
         return False
     for window in windows:
         if window.forgets and message.sent_at <= window.healed:
@@ -53,6 +53,15 @@ def forgotten(message: Message, windows: Windows) -> bool:
             if not afterwards:
                 return True
     return False
+
+
+def is_known(one: Copy, another: Copy) -> bool:
+    """Whether a device that gets another copy got one in this session; or had acknowledged it, and was told
+    at each welcome since then that it goes on from there."""
+    device = another.device
+    if one.device is not device or one.session == another.session:
+        return one.device is device
+    return device.unbroken_since <= one.at <= one.acknowledged_at < another.at
 
 
 def passed_over(

@@ -29,6 +29,7 @@ class Misconduct:
     manners: Manners
     planned: bool = True
     forgets: bool = False
+    holds: bool = False
     longest_s: float = HOLD_S + 1.0
 
     async def run(self, crowd: Crowd, random: Random) -> Effect:

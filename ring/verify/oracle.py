@@ -9,8 +9,9 @@ so that a soak of hours fits in memory.
 import math
 from dataclasses import replace
 
-from ring.verify.judge import Terms, answered_late, forgotten, passed_over
+from ring.verify.judge import Terms, answered_late, forgotten, is_known, passed_over
 from ring.verify.record import (
+    AFTERSHOCK_S,
     Answer,
     Around,
     Breach,
@@ -153,7 +154,7 @@ class Oracle:
         self, device: Device, at: float, *, session: str, node: str, owner: str, resumed: Resumed
     ) -> Session:
         """A session begins."""
-        device.session = Session(session, node)
+        device.session = Session(session, node, at)
         device.copies.clear()
         device.lately.append(
             (at, f"welcomed by {node} (session {session}), owner {owner}, resumed {resumed}")
@@ -169,7 +170,6 @@ class Oracle:
 
     def reborn(self, device: Device, at: float) -> None:
         """Another library client takes the place of the last, and knows nothing of it."""
-        device.life += 1
         device.unbroken_since = at
         for stream in device.streams.values():
             stream.new_life()
@@ -184,14 +184,14 @@ class Oracle:
         copy = Copy(at, device, session.name, key, seq, marked)
         device.copies.append(copy)
         device.lately.append((at, f"{key} came as {seq}{', redelivered' if marked else ''}"))
-        if message is not None:
-            message.copies.append(copy)
         if key.n >= self._issued.get((key.sender, key.to), 0):
             self._breach(Promise.TO_ADDRESSEE, at, f"{device} got what nobody sent", key=key)
             return
         if key.to != device.user:
             self._breach(Promise.TO_ADDRESSEE, at, f"{device} got it", message, key=key)
             return
+        if message is not None:
+            message.copies.append(copy)
         stream = device.streams.setdefault(key.sender, Stream())
         bits = stream.get(key.n)
         if bits & Stream.SEEN:
@@ -212,12 +212,13 @@ class Oracle:
         self._row(message).reordered += 1
         words = f"{device} got it behind #{stream.top}"
         self._suspect(Promise.IN_ORDER, at, words, message, key=key)
-        if not copy.marked and (message is None or message.is_sent_again(at)):
+        if not copy.marked and (message is None or message.is_sent_again(at, self.windows)):
             self._breach(Promise.AGAIN_MARKED, at, f"{words}, unmarked", message, key=key)
         elif copy.marked and key.n < stream.late:
             words = f"{words}, and behind #{stream.late}, which was late too"
             self._breach(Promise.AGAIN_MARKED, at, words, message, key=key)
-        stream.late = max(stream.late, key.n)
+        if copy.marked:
+            stream.late = max(stream.late, key.n)
 
     def _pass_over(self, copy: Copy, stream: Stream) -> None:
         """Those before this one have not come to this device; they may still."""
@@ -237,9 +238,8 @@ class Oracle:
         if not copy.marked and bits & Stream.UNMARKED:
             row.unmarked += 1
             self._breach(Promise.MARKED, at, f"{device} got a second copy unmarked", message, key=key)
-        elif message is not None and message.copies_in(copy.session) > 1:
-            words = f"{device} got another copy in one session"
-            self._suspect(Promise.ONCE_IN_CALM, at, words, message)
+        elif message is not None and any(is_known(one, copy) for one in message.copies[:-1]):
+            self._suspect(Promise.ONCE_IN_CALM, at, f"{device} got another copy", message)
 
     def acknowledged(self, device: Device, at: float, seq: str | None = None) -> None:
         """A client is about to acknowledge what came in its session, up to `seq`; None: all of it.
@@ -282,6 +282,17 @@ class Oracle:
         self._breach(Promise.AS_DOCUMENTED, at, f"{device} got {words}")
 
     # --- judging
+
+    def take_stock(self, now: float) -> None:
+        """To be called before Redis is made to forget: what should have come by now cannot be in there."""
+        since = now - AFTERSHOCK_S
+        if not self.windows.calm(since, now):
+            return
+        for message in self._messages.values():
+            devices = self._devices.get(message.key.to, ())
+            there = any(device.session is not None and device.session.at < since for device in devices)
+            if there and message.owed and message.reached_at == math.inf:
+                message.due_here = message.answers[0].at < since
 
     def waits_since(self, before: float) -> int:
         """How many of those that were sent before a time wait for an answer."""

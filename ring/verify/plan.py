@@ -9,9 +9,10 @@ from ring.protocol.codes import BadRequest
 from ring.verify.faults import OUTAGE_S, TTL_S, Fault, faults
 from ring.verify.judge import Terms
 from ring.verify.misconduct import MISCONDUCTS, Misconduct
+from ring.verify.record import AFTERSHOCK_S
 
 PAUSE_S = 3.0
-"""Seconds of calm before, between and after the faults."""
+"""Seconds of calm before, between and after the faults, once these are felt no more."""
 
 SEND_TIMEOUT_S = 10.0
 """The default of the nodes."""
@@ -61,7 +62,7 @@ class Plan:
     def longest_s(self) -> float:
         """How long all the faults may last, at most."""
         known = known_faults(self.nodes, self.ttl_s, self.outage_s)
-        return sum(known[name].longest_s + self.pause_s for name in self.order)
+        return sum(known[name].longest_s + AFTERSHOCK_S + self.pause_s for name in self.order)
 
 
 def known_faults(

@@ -6,7 +6,7 @@ happened at different clients.
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, NamedTuple
@@ -33,7 +33,9 @@ class Promise(Enum):
     ANSWERED_ONCE = "a message gets one final answer"
     CARRIED_OUT = "while nothing is broken no message fails"
     MARKED = "all copies of a message at a device but one are marked `redelivered`"
-    ONCE_IN_CALM = "while nothing is broken no message comes twice in one session, even if it is sent again"
+    ONCE_IN_CALM = (
+        "while nothing is broken no message comes twice in one session, nor in one that resumes what had it"
+    )
     ONCE_TO_APPLICATION = "the application of a library client gets no message twice"
     TAKEN = "the library acknowledges nothing that its application has not got"
     IN_ORDER = "messages of one sender to one recipient come in the order in which they were sent"
@@ -61,6 +63,7 @@ class Window:
     Attributes:
         planned: order must hold through it, and nothing may fail.
         forgets: Redis lost what it had stored.
+        holds: what was on its way may have stood still, and come when it was over.
         victims: nodes that may be silent meanwhile.
         healed: infinite while it lasts.
     """
@@ -72,6 +75,7 @@ class Window:
     victims: tuple[str, ...] = ()
     detail: str = ""
     healed: float = math.inf
+    holds: bool = False
 
     def touches(self, since: float, until: float) -> bool:
         """Whether any of this time was in its reach."""
@@ -127,10 +131,11 @@ class Answer:
 
 @dataclass(slots=True)
 class Session:
-    """One connection of a device."""
+    """One connection of a device, and since when."""
 
     name: str
     node: str
+    at: float = 0.0
 
 
 class Device:
@@ -139,7 +144,6 @@ class Device:
     Attributes:
         by: how it acknowledges.
         library: an application sits on it: what it takes counts, not what comes.
-        life: counts its library clients: each promises its application to double nothing.
         copies: what this session or, until there is a new one, the last has brought, and was not
             acknowledged; in the order in which it came.
         lately: what happened at it, and when: for stories.
@@ -151,7 +155,6 @@ class Device:
         self.name = name
         self.by = by
         self.library = library
-        self.life = 0
         self.session: Session | None = None
         self.unbroken_since = math.inf
         self.streams: dict[str, Stream] = {}
@@ -213,6 +216,7 @@ class Message:
         row: of the table: what went on when it was sent.
         abandoned: its sender's client ended, or gave it up: no answer is owed.
         deaf_until: its sender did not read until then.
+        due_here: it should have come long since, to somebody who was there: it is not in Redis any more.
         around: what had happened lately when a device got a later one in its place.
     """
 
@@ -226,6 +230,7 @@ class Message:
     abandoned: float = math.inf
     deaf_until: float = 0.0
     overdue: bool = False
+    due_here: bool = False
     around: "Around | None" = None
 
     @property
@@ -241,17 +246,16 @@ class Message:
     @property
     def reached_at(self) -> float:
         """When the first device had it; infinite if none has."""
-        raw = (copy.at for copy in self.copies if not copy.device.library)
-        return min(*raw, *(at for at, _ in self.taken), math.inf, math.inf)
+        raw = [copy.at for copy in self.copies if not copy.device.library]
+        return min([*raw, *(at for at, _ in self.taken)], default=math.inf)
 
-    def is_sent_again(self, at: float) -> bool:
-        """False if it was written once by a sender who is gone: neither that one nor its node sends it again,
-        and a copy that comes now has been on its way since."""
-        return len(self.writes) != 1 or self.abandoned > at
-
-    def copies_in(self, session: str) -> int:
-        """How many came in one session."""
-        return sum(copy.session == session for copy in self.copies)
+    def is_sent_again(self, at: float, windows: Windows) -> bool:
+        """False if it was written once by a sender who is gone, and something stood still meanwhile: nobody
+        has sent it again since, and what comes now may have been on its way. (The sender's node may have sent
+        it again before the sender went: nobody outside can see that.)"""
+        if len(self.writes) != 1 or self.abandoned > at:
+            return True
+        return not any(window.holds for window in windows.near(self.sent_at, at))
 
     @property
     def settled(self) -> bool:
@@ -263,14 +267,8 @@ class Message:
     @property
     def last_at(self) -> float:
         """When anything last became of it."""
-        marks: list[Sequence[float]] = [
-            [self.sent_at],
-            [write.at for write in self.writes],
-            [answer.at for answer in self.answers],
-            [copy.at for copy in self.copies],
-            [at for at, _ in self.taken],
-        ]
-        return max(max(mark) for mark in marks if mark)
+        marks: list[Write | Answer | Copy] = [*self.writes, *self.answers, *self.copies]
+        return max([self.sent_at, *(mark.at for mark in marks), *(at for at, _ in self.taken)])
 
 
 Around = list[tuple[Device, list[tuple[float, str]]]]

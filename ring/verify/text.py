@@ -9,12 +9,13 @@ from ring.verify.record import By, Key
 
 
 class Text(msgspec.Struct):
-    """The data of a message: its name, and something to carry."""
+    """The data of a message: its name, and something to carry, so long."""
 
     sender: str
     to: str
     n: int
-    pad: str = ""
+    size: int
+    pad: str
 
 
 class Strange(Exception):
@@ -26,7 +27,7 @@ _decode: Callable[[msgspec.Raw], Text] = msgspec.json.Decoder(Text).decode
 
 def body(key: Key, pad: str) -> msgspec.Raw:
     """The data of a message."""
-    return msgspec.Raw(msgspec.json.encode(Text(key.sender, key.to, key.n, pad)))
+    return msgspec.Raw(msgspec.json.encode(Text(key.sender, key.to, key.n, len(pad), pad)))
 
 
 def key_in(data: msgspec.Raw) -> Key:
@@ -39,6 +40,8 @@ def key_in(data: msgspec.Raw) -> Key:
         text = _decode(data)
     except msgspec.DecodeError:
         raise Strange(f"data that nobody sent: {bytes(data)[:80]!r}") from None
+    if len(text.pad) != text.size:
+        raise Strange(f"{text.size} characters cut to {len(text.pad)}")
     return Key(text.sender, text.to, text.n)
 
 
@@ -51,6 +54,8 @@ def key_of(message: wire.Message) -> Key:
     key = key_in(message.data)
     if message.from_ != key.sender:
         raise Strange(f"{key} from {message.from_!r}")
+    if isinstance(message.id, str) and ">" in message.id and message.id != str(key):  # not a library's
+        raise Strange(f"{key} with the id {message.id!r}")
     return key
 
 

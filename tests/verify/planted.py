@@ -5,15 +5,20 @@ It ends when its standard input does, like `ring.cli.child`.
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Thread
 from typing import Any
+
+from msgspec.structs import replace
 
 from ring.cli import child
 from ring.cli.main import main
 from ring.edge.session import ClientSession
+from ring.mailbox.letter import Letter
 from ring.mailbox.owner import Mailboxes
 from ring.mailbox.vault import Job, Push, Result, Vault
 from ring.protocol import peer
+from ring.protocol.codes import ErrorCode
 
 EVERY, FIRST = 1000, 100
 """One message in 1,000 of each node's; but in a short run the first must come soon."""
@@ -78,7 +83,7 @@ def double() -> None:
 
 
 def swap() -> None:
-    """A gateway's session writes a message behind the next one of the same tick's, of whomever."""
+    """A gateway's session writes a message behind the next one, if that is of the same sender."""
     turn = Turn(EVERY, FIRST)
     kept: dict[int, tuple[int, int, bytes, bool]] = {}
 
@@ -104,19 +109,22 @@ def _sender(body: bytes) -> bytes:
 
 
 def early() -> None:
-    """An owner says `delivered` as soon as it has a message.
+    """A gateway acknowledges a message for its client as soon as it has been written.
 
     That comes out only where the recipient takes longer to acknowledge than the receipt takes to come.
     """
     turn = Turn(EVERY_EARLY, EVERY_EARLY)
-    accept = Mailboxes.accept
 
-    def hasty(self: Mailboxes, gateway: str, send: peer.Send, routed: int = 0) -> None:
-        if send.ref and turn():
-            self._notify(gateway, send.ref, "delivered", "client", None, None)
-        accept(self, gateway, send, routed)
+    def acknowledge(self: ClientSession, epoch: int, number: int) -> None:
+        self.acked_epoch, self.acked_number = epoch, number
+        self._gateway.attachments.acknowledge(self)
 
-    Mailboxes.accept = hasty  # type: ignore[method-assign] # the bug
+    def hasty(self: ClientSession, epoch: int, number: int, body: bytes, tracked: bool) -> None:
+        _deliver(self, epoch, number, body, tracked)
+        if tracked and turn():
+            self._gateway.wheel.call_later(0.0, partial(acknowledge, self, epoch, number))
+
+    ClientSession.deliver = hasty  # type: ignore[method-assign] # the bug
 
 
 def forget() -> None:
@@ -131,6 +139,33 @@ def forget() -> None:
         return [["stored"] * lost[index] if index in lost else next(results) for index in range(len(jobs))]
 
     Vault.exchange = forgetful  # type: ignore[method-assign] # the bug
+
+
+def refuse() -> None:
+    """A message fails for no reason."""
+    turn = Turn(EVERY, FIRST)
+    accept = Mailboxes.accept
+
+    def fickle(self: Mailboxes, gateway: str, send: peer.Send, routed: int = 0) -> None:
+        if send.ref and turn():
+            self._notify(gateway, send.ref, "failed", None, ErrorCode.INTERNAL, "no reason")
+        else:
+            accept(self, gateway, send, routed)
+
+    Mailboxes.accept = fickle  # type: ignore[method-assign] # the bug
+
+
+def bare() -> None:
+    """What comes again does not say so."""
+    Letter.mark_redelivered = lambda self: None  # type: ignore[method-assign] # the bug
+    accept = Mailboxes.accept
+
+    def mute(self: Mailboxes, gateway: str, send: peer.Send, routed: int = 0) -> None:
+        # It is looked up as one that is sent again, and then written as one that is not.
+        if not (send.again and (box := self.boxes.get(send.to)) and self._known(box, gateway, send)):
+            accept(self, gateway, replace(send, again=False), routed)
+
+    Mailboxes.accept = mute  # type: ignore[method-assign] # the bug
 
 
 def astray() -> None:
@@ -177,7 +212,8 @@ def none() -> None:
 
 
 BUGS: dict[str, Callable[[], None]] = {
-    bug.__name__: bug for bug in (drop, double, swap, early, forget, astray, twice, silent, none)
+    bug.__name__: bug
+    for bug in (drop, double, swap, early, forget, refuse, bare, astray, twice, silent, none)
 }
 
 if __name__ == "__main__":

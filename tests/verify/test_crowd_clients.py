@@ -346,7 +346,6 @@ class TestLibrary:
         client.come_back()
         peer = await stage.node.peer()
         assert "resume" not in peer.query
-        assert client.device.life == 2
 
     async def test_refused(self, stage: Stage) -> None:
         """A client that is refused for good is told, and stays away."""

@@ -138,6 +138,31 @@ class TestForgotten:
         play.queue(key)
         assert play.verdict() == []
 
+    @pytest.mark.parametrize("there", ["all the time", "not", "since a moment"])
+    def test_what_was_due_before(self, play: Play, there: str) -> None:
+        """Somebody who was there should have got it long since: then it was not in Redis any more."""
+        if there != "all the time":
+            play.oracle.ended(play.bob, play.now, "it goes")
+        play.heal(play.fault())
+        key = play.send()
+        play.queue(key)
+        play.later(10.0)
+        if there == "since a moment":
+            play.welcome(play.bob)
+        play.oracle.take_stock(play.now)
+        play.heal(play.fault("redis-empty", forgets=True))
+        assert play.verdict() == ([Promise.KEPT] if there == "all the time" else [])
+
+    def test_what_was_due_while_something_was_broken(self, play: Play) -> None:
+        """Nothing is due then."""
+        play.queue(play.send())
+        fault = play.fault()
+        play.later(10.0)
+        play.oracle.take_stock(play.now)
+        fault.healed = play.now
+        play.heal(play.fault("redis-empty", forgets=True))
+        assert play.verdict() == []
+
     def test_not_by_a_fault_that_keeps_it(self, play: Play) -> None:
         """A Redis that comes back with its data excuses nothing."""
         play.queue(play.send())
@@ -361,6 +386,25 @@ class TestDoubles:
         play.deliver(key)
         assert play.verdict() == []
 
+    @pytest.mark.parametrize("resumed", [True, False, "gap"])
+    def test_what_was_acknowledged_before_a_resume(self, play: Play, resumed: bool) -> None:
+        """It does not come again to a device that was told that it goes on from there."""
+        key = play.send()
+        play.bring(key)
+        play.deliver(key)
+        play.welcome(play.bob, resumed=resumed)
+        play.bring(key, marked=True)
+        assert play.verdict() == ([Promise.ONCE_IN_CALM] if resumed is True else [])
+
+    def test_what_was_not_acknowledged_before_a_resume(self, play: Play) -> None:
+        """It may come again: nobody knows that it came."""
+        key = play.send()
+        play.bring(key, acknowledged=False)
+        play.welcome(play.bob, resumed=True)
+        play.bring(key, marked=True)
+        play.deliver(key)
+        assert play.verdict() == []
+
     def test_sent_again(self, play: Play) -> None:
         """So is one of what was sent again: its fate is remembered. After a fault it may not be."""
         key = play.send()
@@ -453,17 +497,31 @@ class TestOrder:
         play.heal(fault)
         assert play.verdict() == [Promise.AGAIN_MARKED]
 
-    def test_late_in_a_crash_and_nobody_sends_it_again(self, play: Play) -> None:
-        """What its sender left on its way through a silent link is late; it was sent once, and says so."""
+    @pytest.mark.parametrize("holds", [True, False])
+    def test_late_in_a_fault_and_nobody_sends_it_again(self, play: Play, holds: bool) -> None:
+        """What its sender left on its way through a silent link is late; it was sent once, and says so. After
+        a kill nothing is on its way any more: there it can only have been sent again."""
         one, two = play.send(), play.send()
-        fault = play.fault()
+        fault = play.fault("link-silence" if holds else "kill", holds=holds)
         play.bring(two)
         play.oracle.abandoned(one, play.now)
         play.bring(one)
         play.deliver(two)
         play.heal(fault)
-        assert play.verdict() == []
+        assert play.verdict() == ([] if holds else [Promise.AGAIN_MARKED])
         assert play.oracle.rows[0].reordered == 1
+
+    def test_the_late_that_nobody_sends_again_are_no_measure(self, play: Play) -> None:
+        """Those that are sent again keep an order of their own."""
+        one, two, three = play.send(), play.send(), play.send()
+        fault = play.fault("link-silence", holds=True)
+        play.bring(three)
+        play.oracle.abandoned(two, play.now)
+        play.bring(two)
+        play.bring(one, marked=True)
+        play.deliver(one, three)
+        play.heal(fault)
+        assert play.verdict() == []
 
     def test_late_in_calm_and_nobody_sends_it_again(self, play: Play) -> None:
         """In calm nothing excuses it."""
@@ -472,7 +530,7 @@ class TestOrder:
         play.oracle.abandoned(one, play.now)
         play.bring(one)
         play.deliver(two)
-        assert play.verdict() == [Promise.IN_ORDER]
+        assert set(play.verdict()) == {Promise.IN_ORDER, Promise.AGAIN_MARKED}
 
     def test_order_of_the_late(self, play: Play) -> None:
         """What is sent again keeps its own order."""

@@ -19,12 +19,14 @@ RUN_S = 60.0
 
 
 def short(bug: str) -> Plan:
-    """A run that is as short as it may be: nothing but some seconds of calm."""
+    """A run that is as short as it may be: some seconds of calm, and the faults without which a bug does not
+    show, or that could hide it."""
     entry = str(Path(planted.__file__))
+    order = {"bare": ("freeze", "freeze"), "forget": ("redis-empty",)}.get(bug, ())
     return Plan(
         seed=5,
-        order=(),
-        nodes=2,
+        order=order,
+        nodes=3 if bug == "bare" else 2,
         users=40,
         rate=200.0,
         pause_s=7.0 if bug in ("forget", "none") else 2.5,  # until there is somebody to store for
@@ -63,6 +65,8 @@ async def test_none() -> None:
         ("swap", {Promise.IN_ORDER}),
         ("early", {Promise.TRUE_RECEIPT}),
         ("forget", {Promise.KEPT}),
+        ("refuse", {Promise.CARRIED_OUT}),
+        ("bare", {Promise.MARKED}),
         ("astray", {Promise.TO_ADDRESSEE}),
         ("twice", {Promise.ANSWERED_ONCE}),
         ("silent", {Promise.ANSWERED}),

@@ -49,4 +49,4 @@ def test_faults() -> None:
     known = known_faults()
     assert {"kill", "redis-rollback", "link-cut-one-way", "slow-clients", "mute-clients"} <= set(known)
     assert all(name == fault.name and fault.longest_s > 0 for name, fault in known.items())
-    assert Plan(1, ("kill", "kill")).longest_s == 2 * (known["kill"].longest_s + 3.0)
+    assert Plan(1, ("kill", "kill")).longest_s == 2 * (known["kill"].longest_s + 2.5 + 3.0)

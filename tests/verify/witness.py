@@ -103,11 +103,12 @@ class Play:
         *,
         planned: bool = False,
         forgets: bool = False,
+        holds: bool = False,
         victims: tuple[str, ...] = (),
     ) -> Window:
         """A fault begins; `heal` ends it."""
         self.later()
-        window = Window(name, self.now, planned, forgets, victims)
+        window = Window(name, self.now, planned, forgets, victims, holds=holds)
         self.oracle.windows.add(window)
         return window
 

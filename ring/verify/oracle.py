@@ -291,8 +291,8 @@ class Oracle:
         for message in self._messages.values():
             devices = self._devices.get(message.key.to, ())
             there = any(device.session is not None and device.session.at < since for device in devices)
-            if there and message.owed and message.reached_at == math.inf:
-                message.due_here = message.answers[0].at < since
+            owed = message.owed and message.reached_at == math.inf and message.answers[0].at < since
+            message.due_here |= there and owed and not forgotten(message, self.windows)
 
     def waits_since(self, before: float) -> int:
         """How many of those that were sent before a time wait for an answer."""

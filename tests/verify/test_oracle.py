@@ -153,6 +153,18 @@ class TestForgotten:
         play.heal(play.fault("redis-empty", forgets=True))
         assert play.verdict() == ([Promise.KEPT] if there == "all the time" else [])
 
+    def test_forgotten_once_is_forgotten(self, play: Play) -> None:
+        """What one Redis has forgotten is not due before the next does."""
+        play.oracle.ended(play.bob, play.now, "it goes")
+        play.queue(play.send())
+        play.heal(play.fault("redis-empty", forgets=True))
+        play.welcome(play.bob)
+        play.later(10.0)
+        play.oracle.take_stock(play.now)
+        play.heal(play.fault("redis-empty", forgets=True))
+        assert play.verdict() == []
+        assert play.oracle.rows[0].forgotten == 1
+
     def test_what_was_due_while_something_was_broken(self, play: Play) -> None:
         """Nothing is due then."""
         play.queue(play.send())

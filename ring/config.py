@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
@@ -26,6 +26,8 @@ SECRET_BYTES = 16
 Address = Annotated[str, Meta(extra={"expects": "an address, host:port"})]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Delay = Annotated[float, Meta(ge=0, le=86_400)]
+
+Network = IPv4Network | IPv6Network
 
 Policy = Literal["disconnect", "drop_oldest"]
 """What becomes of a room's messages at a member that reads too slowly."""
@@ -66,6 +68,13 @@ class Settings(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(description="Origins of web pages that may connect, as in `https://example.org`"),
     ] = ()
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Addresses and networks, as in `10.0.0.0/8`, whose `X-Forwarded-For` says where a"
+            " client is"
+        ),
+    ] = ()
     secret_file: Annotated[
         Path | None,
         Meta(description="Holds the secret that the cluster's nodes share; needed beyond loopback"),
@@ -87,7 +96,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         Seconds, Meta(description="How long a message waits to be acknowledged before Redis keeps it")
     ] = 2.0
     send_timeout_s: Annotated[Seconds, Meta(description="How long a message waits for any answer")] = 10.0
-    drain_timeout_s: Annotated[Delay, Meta(description="How long a stopping node takes to hand over")] = 10.0
+    drain_timeout_s: Annotated[Delay, Meta(description="How long a node takes to drain, at most")] = 10.0
+    reconnects_per_s: Annotated[
+        float,
+        Meta(gt=0, le=1e6, description="Clients that draining nodes, together, send to others per second"),
+    ] = 500.0
     message_bytes: Annotated[
         int,
         Meta(ge=128, le=2**24, description="The longest `data` of a message; a frame may have twice as much"),
@@ -143,6 +156,17 @@ class Settings(Struct, frozen=True, kw_only=True):
             SettingsError: one is not of the form PATTERN=POLICY.
         """
         return [_room_policy(given) for given in self.room_policy]
+
+    def trusted_networks(self) -> tuple[Network, ...]:
+        """The networks of `trusted_proxies`.
+
+        Raises:
+            SettingsError: one of them is none.
+        """
+        try:
+            return tuple(ip_network(given) for given in self.trusted_proxies)
+        except ValueError as error:
+            raise SettingsError(f"trusted_proxies: {error}: as in 10.0.0.0/8, or 127.0.0.1") from None
 
     def peer_secret(self) -> bytes:
         """The secret of the cluster; empty if there is none.
@@ -304,6 +328,7 @@ def _check(settings: Settings) -> None:
     settings.peer_secret()
     settings.api_key()
     settings.room_policies()
+    settings.trusted_networks()
 
 
 def _check_addresses(settings: Settings) -> None:

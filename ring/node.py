@@ -84,6 +84,8 @@ class Node:
         self._serving = False
         self._draining = False
         self._disowned = False
+        self.drain_asked = trio.Event()
+        """Set by whoever wants the node to drain and end, as SIGTERM does."""
         self._settled = trio.Event()
         self._handing_over = trio.CancelScope()
         self._due: list[ClientSession] = []
@@ -127,7 +129,7 @@ class Node:
             self.attachments,
             self.router,
             self.pump.wheel,
-            on_settled=self._on_settled,
+            on_settled=lambda: self._settled.set(),
         )
         self._lease = LeaseWatch(
             self.routing,
@@ -148,8 +150,10 @@ class Node:
             ttl_s=settings.ttl_s,
         )
         self._whois = WhoIs(self.routing, self.mailboxes)
-        self.routing.handle(peer.MembersWanted, self._on_members_wanted)
-        self.routing.handle(peer.Members, self._on_members)
+        self.routing.handle(
+            peer.MembersWanted, lambda link, item: link.send_urgent(self._membership.document())
+        )
+        self.routing.handle(peer.Members, lambda link, item: self._membership.offer(item))
         self.admission = Admission(
             authentication=Believing(),
             gateway=Gateway(
@@ -168,6 +172,7 @@ class Node:
             ),
             origins=settings.allow_origin,
             max_connections=settings.max_connections,
+            trusted=settings.trusted_networks(),
         )
         self.telemetry = Telemetry(self)
         self.pump.before_flush.append(self._ping_due)
@@ -259,10 +264,16 @@ class Node:
                 self._hand_over_or_not()
                 await self._membership.drain()
                 await self._settled.wait()
-            await farewell.drain(self.attachments.sessions)
+            await farewell.drain(self.attachments.sessions, self._reconnects_per_s)
         with trio.move_on_after(FAREWELL_S if self._redis.connected else 0):
             await self._membership.leave()
         _log.info("left", node=self.name, sessions=len(self.attachments.sessions))
+
+    def _reconnects_per_s(self) -> float:
+        """This node's part of what all that drain may do."""
+        members = () if self.view is None else self.view.members
+        draining = sum(member.state == "draining" for member in members)
+        return self.settings.reconnects_per_s / max(draining, 1)
 
     def _hand_over_or_not(self) -> None:
         # Without Redis nothing can be handed over, whether it is away or says nothing: clients need not wait.
@@ -275,9 +286,7 @@ class Node:
         self._disowned = True
         self._open_or_close()
         await self._membership.drain()
-        _log.error(
-            "this node owns nothing any more: restart it with the release of the others", node=self.name
-        )
+        _log.error("this node owns nothing any more: restart it with the others' release", node=self.name)
 
     def _open_or_close(self) -> None:
         self.admission.open = self.state == "up"
@@ -313,19 +322,10 @@ class Node:
         self._lease.look()
         self.deaths.look()
 
-    def _on_settled(self) -> None:
-        self._settled.set()
-
     def news(self, link: PeerLink, epoch: int, members_hash: int) -> None:
         """A peer routes by another ring than this node."""
         self._membership.heard(epoch, members_hash)  # the link asks for its members
         self.deaths.news(epoch, members_hash)
-
-    def _on_members_wanted(self, link: PeerLink, item: peer.MembersWanted) -> None:
-        link.send_urgent(self._membership.document())
-
-    def _on_members(self, link: PeerLink, item: peer.Members) -> None:
-        self._membership.offer(item)
 
     # --- from the links
 

@@ -14,7 +14,8 @@ from ring.node import Node
 
 
 async def serve(settings: Settings) -> None:
-    """Runs a node as a process: prints a line when it serves, drains at SIGTERM or SIGINT, stops at a second.
+    """Runs a node as a process: prints a line when it serves, drains at SIGTERM or SIGINT or when it is
+    asked to (`POST /v1/drain`), stops at a second signal.
 
     Raises:
         RingError: it cannot join.
@@ -26,17 +27,19 @@ async def serve(settings: Settings) -> None:
 
             async def obey() -> None:
                 async for _ in signals:
-                    nursery.start_soon(leave)
+                    node.drain_asked.set()
                     break
                 async for _ in signals:
                     nursery.cancel_scope.cancel()
 
             async def leave() -> None:
+                await node.drain_asked.wait()
                 if node.view is not None:  # else it is no member yet
                     await node.drain()
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(obey)
+            nursery.start_soon(leave)
             await nursery.start(node.run)
             gc.collect()
             gc.freeze()

@@ -66,6 +66,7 @@ class TestSources:
             "cluster": "y",
             "redis": "embedded",
             "allow_origin": ["https://a", "https://b"],
+            "trusted_proxies": ["10.0.0.0/8", "127.0.0.1"],
             "room_policy": ["a*=drop_oldest", "b=disconnect"],
             "auth": "none",
             "secret_file": secret,

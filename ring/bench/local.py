@@ -25,7 +25,10 @@ STOP_S = 15.0
 """How long it may take to end, before it is killed: above what `ring dev` gives its nodes."""
 
 # `ring dev` that ends with us, however we end.
-_COMMAND = (sys.executable, "-m", "ring.cli.child", "dev", "--edge-port=0", "--peer-port=0", "--api-port=0")
+_COMMAND = (
+    *(sys.executable, "-m", "ring.cli.child", "dev"),
+    *("--no-haproxy", "--edge-port=0", "--peer-port=0", "--api-port=0"),
+)
 
 
 class NoCluster(RingError):

@@ -26,8 +26,15 @@ def dev(
     api_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Where the first node's HTTP API is; 0: free ports.")
     ] = 7001,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Where clients connect to HAProxy; 0: a free port.")
+    ] = 8000,
+    stats_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Where HAProxy's statistics are; 0: a free port.")
+    ] = 8404,
+    haproxy: Annotated[bool, typer.Option(help="Whether to have HAProxy in front.")] = True,
 ) -> None:
-    """Runs a cluster on this machine, with a store of its own, until Ctrl-C.
+    """Runs a cluster on this machine, with a Redis of its own and HAProxy in front, until Ctrl-C.
 
     A port that is taken is replaced by a free one. Where standard output is no terminal, it carries a JSON
     line per event: `ready` for each part, `cluster-ready`, `exited`, `stopped`.
@@ -37,9 +44,10 @@ def dev(
     from ring.dev.cluster import Ports, run
     from ring.logs import logging
 
+    ports = Ports(edge_port, peer_port, api_port, port if haproxy else None, stats_port)
     report = partial(_tell, {}) if sys.stdout.isatty() else _print_json
     with logging("warning", "console", "dev"):
-        trio.run(run, nodes, Ports(edge_port, peer_port, api_port), report)
+        trio.run(run, nodes, ports, report)
 
 
 def _print_json(event: "Event") -> None:
@@ -58,6 +66,8 @@ def _tell(pids: dict[str, int], event: "Event") -> None:
             typer.echo(f"{event['name']} is ready: {where}, pid {event['pid']}")
         case "ready", part:
             typer.echo(f"{part} is ready at {event['url']}")
+        case "missing", part:
+            typer.echo(f"{part} is not in front: {event['why']}")
         case "exited", _:
             code = event["code"]
             how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
@@ -88,8 +98,15 @@ The cluster is up. In other terminals, try:
                    adds a node
 
 Any WebSocket client can connect: {event["url"]}?user=dave
-Ctrl-C stops everything.
+{_balanced(event)}Ctrl-C stops everything.
 """
+
+
+def _balanced(event: "Event") -> str:
+    """What HAProxy adds."""
+    if event["url"] == f"ws://{event['edge'][0]}/v1/connect":
+        return ""
+    return "HAProxy is in front: every client lands on the node that owns its user (see `off-owner`).\n"
 
 
 def _ring() -> str:

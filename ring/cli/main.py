@@ -15,6 +15,8 @@ from typer.main import get_command
 from ring.cli.balance import balance
 from ring.cli.bench import bench
 from ring.cli.dev import dev
+from ring.cli.drain import drain, weight
+from ring.cli.haproxy import haproxy
 from ring.cli.inspect import owner, status
 from ring.cli.plan import plan
 from ring.cli.serve import serve
@@ -40,9 +42,10 @@ def version() -> None:
     typer.echo(f"ring {__version__}")
 
 
-for _command in (serve, dev, status, owner, balance, plan, send, chat, verify):
+for _command in (serve, dev, status, owner, balance, plan, weight, drain, send, chat, verify):
     app.command()(_command)
 app.add_typer(bench, name="bench")
+app.add_typer(haproxy, name="haproxy")
 
 
 def run() -> None:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,8 +22,12 @@ from ring import child
 from ring.child import Event
 from ring.dev import context
 from ring.dev.context import Context
+from ring.haproxy.config import Options
+from ring.haproxy.program import Balancer, NoHAProxy
+from ring.haproxy.source import Nodes
+from ring.haproxy.sync import sync
 from ring.protocol.codes import RingError
-from ring.store.embedded import EmbeddedServer
+from ring.store.embedded import EmbeddedServer, free_port
 
 CLUSTER = "dev"
 
@@ -45,6 +50,10 @@ class Ports:
     edge: int = 8001
     peer: int = 9001
     api: int = 7001
+    front: int | None = 8000
+    """Of HAProxy, in front of all nodes; None: there shall be none."""
+    operations: int = 8404
+    """Of HAProxy's statistics and metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +81,7 @@ async def run(size: int, ports: Ports, report: Report) -> None:
     ):
         async with EmbeddedServer() as server, trio.open_nursery() as nursery:
             report({"event": "ready", "part": "redis", "url": server.url})
-            cluster = _Cluster(Store(server.url, _secret_file(Path(directory))), report)
+            cluster = _Cluster(Store(server.url, _secret_file(Path(directory))), Path(directory), report)
             nursery.start_soon(cluster.obey, signals)
             try:
                 await cluster.run(size, ports)
@@ -96,6 +105,7 @@ def node_arguments(name: str, store: Store, *, edge: int = 0, peer: int = 0, api
             str(store.secret_file),
         ),
         *("--edge", f"127.0.0.1:{edge}", "--peer", f"127.0.0.1:{peer}", "--api", f"127.0.0.1:{api}"),
+        *("--trusted-proxies", "127.0.0.1"),
     ]
 
 
@@ -107,8 +117,9 @@ def _secret_file(directory: Path) -> Path:
 
 
 class _Cluster:
-    def __init__(self, store: Store, report: Report) -> None:
+    def __init__(self, store: Store, directory: Path, report: Report) -> None:
         self._store = store
+        self._directory = directory
         self._report = report
         self._stopping = trio.CancelScope()
         self._graces: list[trio.CancelScope] = []
@@ -130,8 +141,55 @@ class _Cluster:
                 async with trio.open_nursery() as starting:
                     for index in range(size):
                         starting.start_soon(self._start, nursery, index, ports, ready)
-                self._announce([ready[name] for name in sorted(ready, key=lambda name: int(name[1:]))])
-                await trio.sleep_forever()
+                nodes = [ready[name] for name in sorted(ready, key=lambda name: int(name[1:]))]
+                async with self._balanced(nodes, ports) as front:
+                    self._announce(nodes, front)
+                    await trio.sleep_forever()
+
+    @asynccontextmanager
+    async def _balanced(self, nodes: list[Event], ports: Ports) -> AsyncIterator[str | None]:
+        """Has HAProxy in front, and an agent that keeps it equal to the ring: where clients connect to it.
+
+        None: there shall be none, or this machine has none, which is said.
+        """
+        if ports.front is None:
+            yield None
+            return
+        options = Options(
+            listen=f"127.0.0.1:{_free(ports.front, 0) or free_port()}",
+            operations=f"127.0.0.1:{_free(ports.operations, 0) or free_port()}",
+        )
+        balancer = Balancer(self._directory / "haproxy", options)
+        try:
+            await balancer.start()
+        except NoHAProxy as missing:
+            self._report({"event": "missing", "part": "haproxy", "why": str(missing)})
+            yield None
+            return
+        try:
+            async with trio.open_nursery() as nursery:
+                synced = trio.Event()
+                source = Nodes([f"http://{node['api']}" for node in nodes])
+                nursery.start_soon(
+                    partial(sync, source, [balancer.agent()], on_synced=lambda *_: synced.set())
+                )
+                with trio.move_on_after(READY_S):
+                    await synced.wait()
+                if not synced.is_set():
+                    raise RingError("HAProxy has not got the ring: see what was logged above")
+                self._report(
+                    {
+                        "event": "ready",
+                        "part": "haproxy",
+                        "url": f"ws://{options.listen}/v1/connect",
+                        "stats": f"http://{options.operations}/stats",
+                        "runtime": balancer.runtime.address,
+                    }
+                )
+                yield options.listen
+                nursery.cancel_scope.cancel()
+        finally:
+            await balancer.stop()
 
     async def _start(self, nursery: trio.Nursery, index: int, ports: Ports, ready: dict[str, Event]) -> None:
         name = f"n{index + 1}"
@@ -178,13 +236,14 @@ class _Cluster:
             await process.wait()
         process.kill()
 
-    def _announce(self, nodes: list[Event]) -> None:
+    def _announce(self, nodes: list[Event], front: str | None) -> None:
         edge, api = [node["edge"] for node in nodes], [node["api"] for node in nodes]
-        context.write(Context(CLUSTER, self._store.url, [f"http://{at}" for at in api], edge, os.getpid()))
+        doors = [front] if front else edge
+        context.write(Context(CLUSTER, self._store.url, [f"http://{at}" for at in api], doors, os.getpid()))
         self._report(
             {
                 "event": "cluster-ready",
-                "url": f"ws://{edge[0]}/v1/connect",
+                "url": f"ws://{front or edge[0]}/v1/connect",
                 "edge": edge,
                 "api": api,
                 "redis": self._store.url,

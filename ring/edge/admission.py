@@ -10,7 +10,9 @@ from time import time_ns
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from ring.config import Network
 from ring.edge.census import Census
+from ring.edge.forwarded import client_address
 from ring.edge.gateway import Gateway
 from ring.edge.session import ClientSession
 from ring.protocol import client
@@ -67,6 +69,7 @@ class Admission:
         gateway: what the sessions work with.
         origins: web pages that may connect beside those of this host; `*` for all.
         max_connections: clients at one time; None for as many as the system lets in.
+        trusted: proxies that say where a client is.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Admission:
         gateway: Gateway,
         origins: tuple[str, ...] = (),
         max_connections: int | None = None,
+        trusted: tuple[Network, ...] = (),
     ) -> None:
         self.open = False  # the node opens and closes it
         self.refused: dict[ErrorCode, int] = {}
@@ -84,6 +88,7 @@ class Admission:
         self._gateway = gateway
         self._origins = origins
         self._max_connections = max_connections
+        self._trusted = trusted
         self._next_sid = time_ns() // 1000
 
     def door(self, request: Request, peername: str) -> Accept | Refuse:
@@ -134,7 +139,7 @@ class Admission:
             sid=sid,
             user=identity.user,
             device=check_name(device, "device"),
-            address=peername,
+            address=client_address(request, peername, self._trusted),
             by="client" if ack == "client" else "pong",
             resume=query.get("resume"),
             expires_at=identity.expires_at,

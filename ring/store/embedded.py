@@ -25,7 +25,7 @@ from ring.protocol.codes import RingError
 
 STOP_S = 5.0  # above the supervisor's own patience
 _ATTEMPTS = 5  # another process may take the free port between our finding it and the server's binding it
-_SUPERVISOR = Path(__file__).with_name("supervisor.py")
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _READY = re.compile(rb"^(\d+):\S* .*Ready to accept connections", re.MULTILINE)
 
 
@@ -109,7 +109,7 @@ class EmbeddedServer:
         directory = self._directory
         if directory is None:
             directory = self._private = Path(tempfile.mkdtemp(prefix="ring-store-"))
-        command = [sys.executable, "-I", str(_SUPERVISOR)]
+        command = [sys.executable, "-I", str(SUPERVISOR)]
         command += ["--remove", str(self._private)] if self._private else []
         command += [program, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(directory)]
         command += ["--daemonize", "no", "--save", "", "--appendonly", "no", *self._options]

@@ -57,6 +57,8 @@ class Facts:
     view: RingView | None = VIEW
     answer: Callable[[str], Awaitable[list[SessionEntry]]] = _no_sessions
 
+    drain_asked: trio.Event = field(default_factory=trio.Event)
+
     def figures(self) -> dict[str, float]:
         return {"sessions": 5, "users": 4, "lease_age_s": 0.5}
 
@@ -254,6 +256,30 @@ class TestUsers:
             response = await http.get("/v1/users?user=bob")
         assert response.status_code == 503
         assert response.json() == {"error": {"code": "owner_unavailable", "message": "no link to n2"}}
+
+
+class TestDrain:
+    async def test_it_is_told(self) -> None:
+        """At once; what it does then is its own affair."""
+        facts = Facts()
+        async with served(facts) as http:
+            response = await http.post("/v1/drain")
+        assert (response.status_code, response.json()) == (202, {"name": "n1", "state": "draining"})
+        assert facts.drain_asked.is_set()
+
+    async def test_who_may_not(self) -> None:
+        """A page in a browser, whoever has no key; and none may while it joins."""
+        facts = Facts()
+        async with served(facts) as http:
+            response = await http.post("/v1/drain", headers={"Origin": "http://127.0.0.1:7001"})
+            assert (response.status_code, response.json()["error"]["code"]) == (403, "forbidden")
+            assert (await http.get("/v1/drain")).status_code == 405
+        async with served(facts, key="k" * 32) as http:
+            assert (await http.post("/v1/drain")).status_code == 401
+        assert not facts.drain_asked.is_set()
+        async with served(joining := Facts(view=None)) as http:
+            assert (await http.post("/v1/drain")).status_code == 503
+        assert not joining.drain_asked.is_set()
 
 
 class TestErrors:

@@ -18,7 +18,7 @@ from ring.dev import cluster, context
 from ring.dev.cluster import Ports, run
 from ring.protocol.codes import RingError
 
-FREE = Ports(0, 0, 0)
+FREE = Ports(0, 0, 0, None)
 
 GOOD = """
 import json, os, signal, sys
@@ -130,7 +130,7 @@ async def test_ports_that_are_taken(behave: Callable[[str], None]) -> None:
     """The next node gets the next port; one that somebody has is replaced by a free one."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        async with running(2, Ports(edge=port, peer=0, api=0)) as watched:
+        async with running(2, Ports(edge=port, peer=0, api=0, front=None)) as watched:
             [ready] = await watched.wait_for("cluster-ready")
             assert ready["edge"][0] == "127.0.0.1:0"
             assert ready["edge"][1] in (f"127.0.0.1:{port + 1}", "127.0.0.1:0")

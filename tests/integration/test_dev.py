@@ -109,9 +109,8 @@ async def terminal(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Termi
 async def cluster(terminal: Terminal, nodes: int = 3) -> AsyncIterator[Program]:
     """A cluster that is ready, and a deadline for all that is done with it."""
     with trio.fail_after(DEADLINE_S):
-        dev = await terminal.start(
-            "dev", "--nodes", str(nodes), "--edge-port", "0", "--peer-port", "0", "--api-port", "0"
-        )
+        ports = (f"--{what}port=0" for what in ("", "stats-", "edge-", "peer-", "api-"))
+        dev = await terminal.start("dev", "--nodes", str(nodes), *ports)
         await dev.event("cluster-ready")
         yield dev
 

@@ -1,0 +1,260 @@
+"""A real HAProxy in front of real nodes, both of those that Ring is for: clients land on their owner."""
+
+import random
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+import trio
+import trustme
+
+from ring.haproxy.agent import Agent, OtherEpoch
+from ring.haproxy.config import Options
+from ring.haproxy.program import Balancer
+from ring.haproxy.runtime import Runtime
+from ring.haproxy.source import Nodes, Source, Store
+from ring.haproxy.sync import sync
+from ring.haproxy.wanted import Wanted, wanted
+from ring.node import Node
+from ring.protocol import client as wire
+from ring.protocol.upgrade import Fields, check_response, client_request
+from ring.protocol.websocket import Decoder
+from ring.store.embedded import free_port
+from tests.haproxy.programs import PROGRAMS
+from tests.integration.cluster import nodes, settings
+
+DEADLINE_S = 90
+NAMES = ("n1", "n2", "n3")
+CLIENTS = 1000
+AT_ONCE = 50
+WITHIN_S = 1.0
+"""So soon a change of the ring is in the map."""
+
+Record = Callable[[str, object], None]
+
+
+@pytest.fixture(params=PROGRAMS)
+def program(request: pytest.FixtureRequest) -> str:
+    """An HAProxy."""
+    return PROGRAMS[request.param]
+
+
+@dataclass
+class Front:
+    """A cluster with HAProxy in front."""
+
+    cluster: dict[str, Node]
+    balancer: Balancer
+    plain: int
+    tls: int
+    context: ssl.SSLContext
+    source: Source
+    epoch_there: int = 0
+    change: trio.Event = field(default_factory=trio.Event)
+
+    async def until(self, epoch: int) -> None:
+        """Returns once HAProxy has the ring of this epoch, or a later one."""
+        while self.epoch_there < epoch:
+            await self.change.wait()
+
+    async def synced(self) -> None:
+        """Returns when the agent has seen once more that HAProxy agrees, from the beginning."""
+        for _ in range(2):  # it may be in the middle
+            await self.change.wait()
+
+    def on_synced(self, agent: Agent, ring: Wanted) -> None:
+        self.epoch_there = ring.epoch
+        self.change.set()
+        self.change = trio.Event()
+
+    @property
+    def epoch(self) -> int:
+        """Of the ring."""
+        return max(node.view.epoch for node in self.cluster.values() if node.view is not None)
+
+
+@asynccontextmanager
+async def front(redis_url: str, directory: Path, program: str, source: str = "api") -> AsyncIterator[Front]:
+    """Three nodes, an HAProxy with TLS and without, and an agent."""
+    plain, tls = free_port(), free_port()
+    authority, context = trustme.CA(), ssl.create_default_context()
+    authority.configure_trust(context)
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
+        str(directory / "ring.pem")
+    )
+    options = Options(
+        listen=f"127.0.0.1:{plain}",
+        tls_listen=f"127.0.0.1:{tls}",
+        certificate=str(directory / "ring.pem"),
+        operations=f"127.0.0.1:{free_port()}",
+        max_clients=2000,
+        address_connections=2000,
+        address_rate=50_000,
+    )
+    with trio.fail_after(DEADLINE_S):
+        async with (
+            nodes(redis_url, *NAMES, trusted_proxies=("127.0.0.1",)) as cluster,
+            trio.open_nursery() as nursery,
+        ):
+            where = (
+                Nodes([f"http://{cluster['n1'].addresses['api']}"])
+                if source == "api"
+                else Store(redis_url, "test")
+            )
+            async with Balancer(directory / "h", options, program) as balancer:
+                here = Front(cluster, balancer, plain, tls, context, where)
+                nursery.start_soon(partial(sync, where, [balancer.agent()], on_synced=here.on_synced))
+                await here.until(here.epoch)
+                yield here
+                nursery.cancel_scope.cancel()
+
+
+def users(count: int, seed: int) -> list[str]:
+    """Names of all kinds."""
+    chance = random.Random(seed)
+    kinds = ["abc019", "äöüß€", "漢字かな", "🙂👍🏽🇩🇪", " +&=;%#?/:@'\"\\"]
+    return [
+        "".join(chance.choice(chance.choice(kinds)) for _ in range(chance.randrange(1, 12))) + str(n)
+        for n in range(count)
+    ]
+
+
+@asynccontextmanager
+async def visiting(
+    port: int, user: str, context: ssl.SSLContext | None = None, headers: Fields = ()
+) -> AsyncIterator[wire.Welcome]:
+    """What a client is told first; it stays for the block."""
+    stream: trio.abc.Stream = await trio.open_tcp_stream("127.0.0.1", port)
+    if context is not None:
+        stream = trio.SSLStream(stream, context, server_hostname="localhost", https_compatible=True)
+    target = f"{wire.CONNECT_PATH}?{urlencode({'user': user})}"
+    request, key = client_request("localhost", target, [wire.SUBPROTOCOL], headers)
+    async with stream:
+        await stream.send_all(request)
+        answer = bytearray()
+        while b"\r\n\r\n" not in answer:
+            part = await stream.receive_some()
+            assert part, bytes(answer)
+            answer += part
+        head, _, rest = bytes(answer).partition(b"\r\n\r\n")
+        check_response(head + b"\r\n\r\n", key, [wire.SUBPROTOCOL])
+        decoder = Decoder(role="client", max_message=1 << 20)
+        while not (frames := list(decoder.feed(rest))):
+            rest = bytes(await stream.receive_some())
+            assert rest
+        welcome = wire.decode_server(frames[0][1])
+        assert isinstance(welcome, wire.Welcome)
+        yield welcome
+
+
+async def visits(port: int, names: list[str], context: ssl.SSLContext | None = None) -> list[wire.Welcome]:
+    """What many are told."""
+    welcomes: list[wire.Welcome] = []
+    limit = trio.CapacityLimiter(AT_ONCE)
+
+    async def one(name: str) -> None:
+        async with limit, visiting(port, name, context) as welcome:
+            welcomes.append(welcome)
+
+    async with trio.open_nursery() as nursery:
+        for name in names:
+            nursery.start_soon(one, name)
+    return welcomes
+
+
+def off_owner(welcomes: list[wire.Welcome]) -> list[str]:
+    """Whose owner is another node than theirs."""
+    return [welcome.user for welcome in welcomes if welcome.node != welcome.owner]
+
+
+async def test_every_client_lands_on_its_owner(
+    redis_url: str, tmp_path: Path, program: str, record: Record
+) -> None:
+    """Whatever it is called, with TLS and without."""
+    async with front(redis_url, tmp_path, program) as here:
+        plain = await visits(here.plain, users(CLIENTS, 1))
+        tls = await visits(here.tls, users(CLIENTS, 2), here.context)
+        assert (len(plain), len(tls)) == (CLIENTS, CLIENTS)
+        assert {welcome.node for welcome in plain} == set(NAMES)
+        assert (off_owner(plain), off_owner(tls)) == ([], [])
+        record("clients on their owner", f"{len(plain) + len(tls)} of {2 * CLIENTS}")
+
+
+@pytest.mark.parametrize("source", ["api", "redis"])
+async def test_a_ring_that_changes(
+    redis_url: str, tmp_path: Path, program: str, record: Record, source: str
+) -> None:
+    """It is in the map within a second: a node that joins gets clients, one that drains gets no more."""
+    async with front(redis_url, tmp_path, program, source) as here:
+        n4 = Node(settings("n4", redis_url))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(n4.run)
+            joined = trio.current_time()
+            await here.until(here.epoch)
+            record("a join is in the map", f"{trio.current_time() - joined:.2f} s after it serves")
+            assert trio.current_time() - joined < WITHIN_S
+            welcomes = await visits(here.plain, users(200, 3))
+            assert {welcome.node for welcome in welcomes} == {*NAMES, "n4"}
+            assert off_owner(welcomes) == []
+            await n4.drain()
+            left = trio.current_time()
+            await here.until(here.epoch)
+            assert trio.current_time() - left < WITHIN_S
+            welcomes = await visits(here.plain, users(200, 4))
+            assert {welcome.node for welcome in welcomes} == set(NAMES)
+            assert off_owner(welcomes) == []
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("files", ["kept", "lost"])
+async def test_haproxy_is_restarted(redis_url: str, tmp_path: Path, program: str, files: str) -> None:
+    """With nothing on its disk too, it has the whole ring again within a second."""
+    async with front(redis_url, tmp_path, program) as here:
+        await here.balancer.stop()
+        if files == "lost":
+            for path in here.balancer.directory.iterdir():
+                path.unlink()
+        await here.balancer.start()
+        started = trio.current_time()
+        if files == "kept":
+            assert off_owner(await visits(here.plain, users(50, 5))) == []
+        await here.synced()
+        assert trio.current_time() - started < 2 * WITHIN_S
+        assert off_owner(await visits(here.plain, users(200, 5))) == []
+        assert await here.balancer.agent().differences(wanted(await here.source.read())) == []
+
+
+async def test_where_clients_are(redis_url: str, tmp_path: Path, program: str) -> None:
+    """What HAProxy says, and not what a client says of itself."""
+    async with front(redis_url, tmp_path, program) as here:
+        lies = [("X-Forwarded-For", "6.6.6.6"), ("Forwarded", "for=6.6.6.6"), ("X-Real-IP", "6.6.6.6")]
+        async with visiting(here.plain, "mallory", headers=lies) as welcome:
+            [session] = here.cluster[welcome.node].attachments.sessions.values()
+            assert session.address == "127.0.0.1"
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/nodes", "/v1/peer", "/readyz", "/v1/connect/", "//v1/connect"])
+async def test_what_is_not_for_clients(redis_url: str, tmp_path: Path, path: str) -> None:
+    """Nothing but the path at which they connect."""
+    async with front(redis_url, tmp_path, PROGRAMS["2.8"]) as here:
+        stream = await trio.open_tcp_stream("127.0.0.1", here.plain)
+        async with stream:
+            await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 404 ")
+
+
+async def test_what_it_never_applies(redis_url: str, tmp_path: Path, program: str) -> None:
+    """An earlier ring than HAProxy has."""
+    async with front(redis_url, tmp_path, program) as here:
+        ring = wanted(await here.source.read())
+        agent = Agent(Runtime(str(here.balancer.directory / "admin.sock")))
+        older = Wanted(ring.cluster, ring.epoch - 1, {}, ())
+        with pytest.raises(OtherEpoch, match=rf"has the ring of epoch {ring.epoch}"):
+            await agent.reconcile(older)
+        assert await agent.reconcile(ring) == []
+        assert off_owner(await visits(here.plain, users(50, 6))) == []

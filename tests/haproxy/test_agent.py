@@ -23,7 +23,7 @@ async def balancer(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     """An HAProxy with three places."""
     listen, operations = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     options = Options(listen=listen, operations=operations, places=PLACES, max_clients=100)
-    async with Balancer(tmp_path, options, PROGRAMS[request.param]) as balancer:
+    async with Balancer(tmp_path, options, request.param) as balancer:
         yield balancer
 
 

@@ -14,7 +14,7 @@ from tests.haproxy.programs import PROGRAMS
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+@pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("route_by", ["user", "token"])
 def test_haproxy_understands_it(program: str, route_by: str, tmp_path: Path) -> None:
     """Without a warning."""

@@ -36,7 +36,7 @@ Record = Callable[[str, object], None]
 @pytest.fixture(params=PROGRAMS)
 def program(request: pytest.FixtureRequest) -> str:
     """An HAProxy."""
-    return PROGRAMS[request.param]
+    return str(request.param)
 
 
 @dataclass

@@ -176,6 +176,7 @@ async def test_two_users_on_two_nodes_talk(terminal: Terminal) -> None:
         code, out = await terminal.run("status", "--json")
         status = json.loads(out)
         assert (code, status["warnings"]) == (0, [])
+        assert status["total"]["off_owner"] == sum(node["off_owner"] for node in status["nodes"])
         assert [(node["name"], node["sessions"], node["links_up"]) for node in status["nodes"]] == [
             ("n1", 1, 2),
             ("n2", 1, 2),
@@ -216,6 +217,21 @@ async def test_a_node_is_killed_and_they_go_on_talking(terminal: Terminal) -> No
         assert dev.process.returncode == 0
 
 
+async def test_through_haproxy_everybody_is_on_his_owner(terminal: Terminal) -> None:
+    """Commands that are told of no node connect by it."""
+    async with cluster(terminal) as dev:
+        assert "haproxy" in [json.loads(line).get("part") for line in dev.lines]
+        chats = [await terminal.start("chat", "--user", f"user {n}") for n in range(6)]
+        for chat in chats:
+            await node_of(chat)
+        code, out = await terminal.run("status", "--json")
+        status = json.loads(out)
+        assert (code, status["total"]["sessions"], status["total"]["off_owner"]) == (0, 6, 0)
+        for chat in chats:
+            assert await chat.end_of_input() == 0
+        await stop(dev)
+
+
 async def test_a_node_is_added(terminal: Terminal) -> None:
     """The arguments that `ring dev` prints start another node, which joins and leaves by itself."""
     async with cluster(terminal, nodes=1) as dev:
@@ -235,7 +251,9 @@ async def test_nothing_outlives_it(terminal: Terminal) -> None:
     """Killed outright, it takes its nodes and its store along; commands know that it is gone."""
     async with cluster(terminal, nodes=2) as dev:
         redis = (await dev.event("cluster-ready"))["redis"]
+        haproxy = next(event for event in map(json.loads, dev.lines) if event.get("part") == "haproxy")
         await stop(dev, signal.SIGKILL)
+        await until_gone(haproxy["pid"])
         code, _ = await terminal.run("status")
         assert code == 3
         assert (await terminal.run("status", "--redis", redis, "--cluster", "dev"))[0] == 3

@@ -41,7 +41,7 @@ Record = Callable[[str, object], None]
 @pytest.fixture(params=PROGRAMS)
 def program(request: pytest.FixtureRequest) -> str:
     """An HAProxy."""
-    return PROGRAMS[request.param]
+    return str(request.param)
 
 
 @dataclass
@@ -239,9 +239,9 @@ async def test_where_clients_are(redis_url: str, tmp_path: Path, program: str) -
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/nodes", "/v1/peer", "/readyz", "/v1/connect/", "//v1/connect"])
-async def test_what_is_not_for_clients(redis_url: str, tmp_path: Path, path: str) -> None:
+async def test_what_is_not_for_clients(redis_url: str, tmp_path: Path, program: str, path: str) -> None:
     """Nothing but the path at which they connect."""
-    async with front(redis_url, tmp_path, PROGRAMS["2.8"]) as here:
+    async with front(redis_url, tmp_path, program) as here:
         stream = await trio.open_tcp_stream("127.0.0.1", here.plain)
         async with stream:
             await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())

@@ -1,12 +1,15 @@
 """A real HAProxy in front of real nodes, both of those that Ring is for: clients land on their owner."""
 
+import json
 import random
 import ssl
-from collections.abc import AsyncIterator, Callable
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -14,7 +17,7 @@ import trio
 import trustme
 
 from ring.haproxy.agent import Agent, OtherEpoch
-from ring.haproxy.config import Options
+from ring.haproxy.config import Options, RouteBy
 from ring.haproxy.program import Balancer
 from ring.haproxy.runtime import Runtime
 from ring.haproxy.source import Nodes, Source, Store
@@ -79,7 +82,9 @@ class Front:
 
 
 @asynccontextmanager
-async def front(redis_url: str, directory: Path, program: str, source: str = "api") -> AsyncIterator[Front]:
+async def front(
+    redis_url: str, directory: Path, program: str, source: str = "api", route_by: RouteBy = "user"
+) -> AsyncIterator[Front]:
     """Three nodes, an HAProxy with TLS and without, and an agent."""
     plain, tls = free_port(), free_port()
     authority, context = trustme.CA(), ssl.create_default_context()
@@ -95,6 +100,7 @@ async def front(redis_url: str, directory: Path, program: str, source: str = "ap
         max_clients=2000,
         address_connections=2000,
         address_rate=50_000,
+        route_by=route_by,
     )
     with trio.fail_after(DEADLINE_S):
         async with (
@@ -126,14 +132,19 @@ def users(count: int, seed: int) -> list[str]:
 
 @asynccontextmanager
 async def visiting(
-    port: int, user: str, context: ssl.SSLContext | None = None, headers: Fields = ()
+    port: int,
+    user: str,
+    context: ssl.SSLContext | None = None,
+    headers: Fields = (),
+    offers: Sequence[str] = (wire.SUBPROTOCOL,),
+    **query: str,
 ) -> AsyncIterator[wire.Welcome]:
     """What a client is told first; it stays for the block."""
     stream: trio.abc.Stream = await trio.open_tcp_stream("127.0.0.1", port)
     if context is not None:
         stream = trio.SSLStream(stream, context, server_hostname="localhost", https_compatible=True)
-    target = f"{wire.CONNECT_PATH}?{urlencode({'user': user})}"
-    request, key = client_request("localhost", target, [wire.SUBPROTOCOL], headers)
+    target = f"{wire.CONNECT_PATH}?{urlencode({'user': user, **query})}"
+    request, key = client_request("localhost", target, offers, headers)
     async with stream:
         await stream.send_all(request)
         answer = bytearray()
@@ -142,7 +153,7 @@ async def visiting(
             assert part, bytes(answer)
             answer += part
         head, _, rest = bytes(answer).partition(b"\r\n\r\n")
-        check_response(head + b"\r\n\r\n", key, [wire.SUBPROTOCOL])
+        check_response(head + b"\r\n\r\n", key, offers)
         decoder = Decoder(role="client", max_message=1 << 20)
         while not (frames := list(decoder.feed(rest))):
             rest = bytes(await stream.receive_some())
@@ -227,6 +238,34 @@ async def test_haproxy_is_restarted(redis_url: str, tmp_path: Path, program: str
         assert trio.current_time() - started < 2 * WITHIN_S
         assert off_owner(await visits(here.plain, users(200, 5))) == []
         assert await here.balancer.agent().differences(wanted(await here.source.read())) == []
+
+
+def token(user: str) -> str:
+    """A JWT of which nobody here checks the signature."""
+    parts = ({"alg": "HS256", "typ": "JWT"}, {"iss": "me", "sub": user, "exp": 4_000_000_000})
+    texts = [json.dumps(part, ensure_ascii=False, separators=(",", ":")) for part in parts]
+    return ".".join(urlsafe_b64encode(text.encode()).decode().rstrip("=") for text in [*texts, "signature"])
+
+
+@pytest.mark.parametrize("place", ["query", "header", "sub-protocol"])
+async def test_by_the_token(redis_url: str, tmp_path: Path, program: str, place: str) -> None:
+    """Wherever the token is; who has none goes anywhere."""
+    async with front(redis_url, tmp_path, program, route_by="token") as here:
+        missed = []
+        for user in users(60, 7):
+            given: dict[str, Any] = {}
+            match place:
+                case "query":
+                    given["token"] = token(user)
+                case "header":
+                    given["headers"] = [("Authorization", f"Bearer {token(user)}")]
+                case _:
+                    given["offers"] = [wire.SUBPROTOCOL, f"ring.token.{token(user)}"]
+            async with visiting(here.plain, user, **given) as welcome:
+                missed += off_owner([welcome])
+        assert missed == []
+        async with visiting(here.plain, "bob"):
+            pass
 
 
 async def test_where_clients_are(redis_url: str, tmp_path: Path, program: str) -> None:

@@ -66,6 +66,8 @@ class Reach:
     redis: str | None = None
     cluster: str = "ring"
     key: str | None = None
+    front: str | None = None
+    """Where clients connect to a balancer, if it is known."""
 
 
 def find(api: str | None, api_key_file: Path | None, redis: str | None, cluster: str) -> Reach:
@@ -83,7 +85,7 @@ def find(api: str | None, api_key_file: Path | None, redis: str | None, cluster:
     from ring.dev import context
 
     note = context.read()
-    return Reach(tuple(note.api), note.redis, note.cluster, key)
+    return Reach(tuple(note.api), note.redis, note.cluster, key, note.front)
 
 
 def api_url(address: str) -> str:

@@ -87,7 +87,7 @@ def _reach(edge: str | None, *where: Any) -> Reach | None:
 
 
 async def edges(edge: str | None, reach: Reach | None) -> list[str]:
-    """The URLs to connect to: the one named, or those of all nodes that serve, in any order.
+    """The URLs to connect to: the one named, or a known balancer first, and all nodes that serve, in any order.
 
     Raises:
         Unreachable: nobody could be asked, or no node serves.
@@ -103,7 +103,8 @@ async def edges(edge: str | None, reach: Reach | None) -> list[str]:
     if not nodes:
         raise Unreachable(f"no node of cluster {found.cluster} serves: see ring status")
     # As a balancer that knows nothing would spread them.
-    return random.sample([f"ws://{node.edge}" for node in nodes], len(nodes))
+    any_of_them = random.sample([f"ws://{node.edge}" for node in nodes], len(nodes))
+    return any_of_them if reach.front is None else [f"ws://{reach.front}", *any_of_them]
 
 
 async def _send(edge: str | None, reach: Reach | None, user: str, to: str, data: object) -> "Receipt":

@@ -239,8 +239,8 @@ class _Cluster:
 
     def _announce(self, nodes: list[Event], front: str | None) -> None:
         edge, api = [node["edge"] for node in nodes], [node["api"] for node in nodes]
-        doors = [front] if front else edge
-        context.write(Context(CLUSTER, self._store.url, [f"http://{at}" for at in api], doors, os.getpid()))
+        apis = [f"http://{address}" for address in api]
+        context.write(Context(CLUSTER, self._store.url, apis, edge, os.getpid(), front))
         self._report(
             {
                 "event": "cluster-ready",

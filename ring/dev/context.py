@@ -24,6 +24,8 @@ class Context(Struct, frozen=True):
     api: list[str]
     edge: list[str]
     pid: int
+    front: str | None = None
+    """Of HAProxy, if it has one."""
 
 
 def path() -> Path:

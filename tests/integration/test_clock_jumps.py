@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 from time import time
 
-import pytest
 import trio
 
 from ring.store.client import Redis
@@ -17,8 +16,6 @@ from tests.integration.clocks import Clock, needs_libfaketime
 from tests.integration.cluster import Processes, by_name
 from tests.integration.raw import RawClient
 from tests.integration.test_churn import OPTIONS, TTL_S, Record, Stage, stage
-
-pytestmark = pytest.mark.alone  # it holds times to bounds
 
 HOUR_S = 3600
 CLOSE_S = 60.0  # what a clock may be wrong by, and still be said to be so many hours off

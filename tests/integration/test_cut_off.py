@@ -14,8 +14,6 @@ from tests.integration.faulty import Record, site
 from tests.integration.raw import RawClient
 from tests.integration.room_client import rooms_are_refused, rooms_flow
 
-pytestmark = pytest.mark.alone  # it holds times to bounds
-
 NAMES = ("n1", "n2", "n3")
 TTL_S = 1.0
 OPTIONS = ("--ttl-s", f"{TTL_S}")

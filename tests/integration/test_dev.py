@@ -217,13 +217,15 @@ async def test_a_node_is_killed_and_they_go_on_talking(terminal: Terminal) -> No
         assert dev.process.returncode == 0
 
 
+@pytest.mark.alone  # a node that is kept from answering for a second is passed over
 async def test_through_haproxy_everybody_is_on_his_owner(terminal: Terminal) -> None:
     """Commands that are told of no node connect by it."""
     async with cluster(terminal) as dev:
         assert "haproxy" in [json.loads(line).get("part") for line in dev.lines]
-        chats = [await terminal.start("chat", "--user", f"user {n}") for n in range(6)]
-        for chat in chats:
-            await node_of(chat)
+        chats = []
+        for n in range(6):
+            chats.append(await terminal.start("chat", "--user", f"user {n}"))
+            await node_of(chats[-1])
         code, out = await terminal.run("status", "--json")
         status = json.loads(out)
         assert (code, status["total"]["sessions"], status["total"]["off_owner"]) == (0, 6, 0)

@@ -17,8 +17,6 @@ from ring.verify.node import NodeProcess
 from tests.integration.cluster import processes
 from tests.integration.raw import RawClient, Watch
 
-pytestmark = pytest.mark.alone  # it holds times to bounds
-
 DEADLINE_S = 120
 TTL_S = 1.0
 OPTIONS = ("--ttl-s", str(TTL_S), "--spill-after-s", "0.5", "--linger-s", "0.5")

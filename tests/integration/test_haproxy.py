@@ -3,6 +3,7 @@
 import json
 import random
 import ssl
+import sys
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -35,8 +36,9 @@ DEADLINE_S = 90
 NAMES = ("n1", "n2", "n3")
 CLIENTS = 1000
 AT_ONCE = 50
-WITHIN_S = 1.0
-"""So soon a change of the ring is in the map."""
+WITHIN_S = 1.0 if sys.gettrace() is None else 3.0
+"""So soon a change of the ring is in the map; not where each line of nodes and agent, which are all in this
+program, is traced for its coverage."""
 
 Record = Callable[[str, object], None]
 
@@ -183,6 +185,7 @@ def off_owner(welcomes: list[wire.Welcome]) -> list[str]:
     return [welcome.user for welcome in welcomes if welcome.node != welcome.owner]
 
 
+@pytest.mark.alone  # a node that is kept from answering for a second is passed over
 async def test_every_client_lands_on_its_owner(
     redis_url: str, tmp_path: Path, program: str, record: Record
 ) -> None:
@@ -196,6 +199,7 @@ async def test_every_client_lands_on_its_owner(
         record("clients on their owner", f"{len(plain) + len(tls)} of {2 * CLIENTS}")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("source", ["api", "redis"])
 async def test_a_ring_that_changes(
     redis_url: str, tmp_path: Path, program: str, record: Record, source: str
@@ -209,9 +213,11 @@ async def test_a_ring_that_changes(
             await here.until(here.epoch)
             record("a join is in the map", f"{trio.current_time() - joined:.2f} s after it serves")
             assert trio.current_time() - joined < WITHIN_S
-            welcomes = await visits(here.plain, users(200, 3))
+            # HAProxy may have asked it for its health before it was ready: then it asks again in a moment.
+            with trio.fail_after(2 * WITHIN_S):
+                while off_owner(welcomes := await visits(here.plain, users(200, 3))):  # noqa: ASYNC110
+                    await trio.sleep(0.1)  # a poll
             assert {welcome.node for welcome in welcomes} == {*NAMES, "n4"}
-            assert off_owner(welcomes) == []
             await n4.drain()
             left = trio.current_time()
             await here.until(here.epoch)
@@ -222,6 +228,7 @@ async def test_a_ring_that_changes(
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("files", ["kept", "lost"])
 async def test_haproxy_is_restarted(redis_url: str, tmp_path: Path, program: str, files: str) -> None:
     """With nothing on its disk too, it has the whole ring again within a second."""

@@ -33,8 +33,6 @@ from tests.integration.conversation import Conversation, conversation
 from tests.integration.raw import RawClient, Watch
 from tests.transport.wire import Wire, masked, request, until
 
-pytestmark = pytest.mark.alone  # it holds times to bounds
-
 DEADLINE_S = 60
 MESSAGE_BYTES = 4096
 OUTPUT_BYTES = 64 * 1024

@@ -6,7 +6,6 @@ Real processes, under load.
 from pathlib import Path
 
 import httpx
-import pytest
 import trio
 
 from ring.protocol.client import parse_seq
@@ -24,8 +23,6 @@ from tests.integration.test_churn import (
     owned_by,
     stage,
 )
-
-pytestmark = pytest.mark.alone  # it holds times to bounds
 
 WAITS_S = 2 * DEFAULT_TTL_S
 TAKEN_OVER_S = 2.0  # the first one's end is known in one, and the second one has to join then

@@ -87,7 +87,7 @@ def _reach(edge: str | None, *where: Any) -> Reach | None:
 
 
 async def edges(edge: str | None, reach: Reach | None) -> list[str]:
-    """The URLs to connect to: the one named, or a known balancer first, and all nodes that serve, in any order.
+    """The URLs to connect to: the one named; or a known balancer, and all nodes that serve in any order.
 
     Raises:
         Unreachable: nobody could be asked, or no node serves.

@@ -40,7 +40,7 @@ RUNTIME = "/run/ring-haproxy/admin.sock"
 @haproxy.command()
 def render(
     listen: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Where clients connect; empty for nowhere.")
+        str, typer.Option(metavar="ADDRESS", help="Where clients connect, plain; if empty, with TLS alone.")
     ] = "*:8000",
     tls_listen: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Where clients connect with TLS.")

@@ -56,7 +56,7 @@ class Agent:
         """
         runtime, done = self.runtime, list[str]()
         path = await runtime.map_named(MAP)
-        await self._check_epoch(path, wanted)
+        epoch = await self._check_epoch(path, wanted)
         places = {place.name: place for place in await runtime.places(BACKEND)}
         servers = await _resolved(wanted.servers)
         given, homeless = await self._assign(places, servers)
@@ -69,7 +69,7 @@ class Agent:
                 await runtime.set_state(BACKEND, name, "ready")
                 done.append(f"{name} ({node}) takes clients")
         table = rows(wanted, given)
-        if not await self._agrees(path, table):
+        if epoch != str(wanted.epoch) or not await self._agrees(path, table):
             await runtime.replace_map(path, table)
             done.append(f"the map is that of epoch {wanted.epoch}")
         for place in places.values():
@@ -112,13 +112,15 @@ class Agent:
             found.append(f"its map differs in {wrong} of {len(wanted.slots)} slots")
         return found
 
-    async def _check_epoch(self, path: str, wanted: Wanted) -> None:
+    async def _check_epoch(self, path: str, wanted: Wanted) -> str | None:
+        """The epoch of the ring that HAProxy has, which is no later one; None if it has none."""
         epoch = await self.runtime.row(path, EPOCH)
         if epoch is not None and epoch.isdecimal() and int(epoch) > wanted.epoch:
             raise OtherEpoch(
                 f"HAProxy at {self.runtime.address} has the ring of epoch {epoch}, and is not given that of "
                 f"{wanted.epoch}"
             )
+        return epoch
 
     async def _assign(
         self, places: dict[str, Place], servers: dict[str, Server]

@@ -4,7 +4,15 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.haproxy.programs import PROGRAMS
+
 _FIGURES = "figures of the cluster"
+
+
+@pytest.fixture(params=PROGRAMS)
+def program(request: pytest.FixtureRequest) -> str:
+    """An HAProxy."""
+    return str(request.param)
 
 
 @pytest.fixture

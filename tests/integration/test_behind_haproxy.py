@@ -17,7 +17,6 @@ from ring.haproxy.source import Nodes
 from ring.haproxy.sync import sync
 from ring.store.embedded import free_port
 from ring.verify.site import Site
-from tests.haproxy.programs import PROGRAMS
 from tests.integration.load import LibraryClient, Load
 
 pytestmark = pytest.mark.alone  # it holds times to bounds
@@ -31,12 +30,6 @@ SILENCE_S = 2.0
 OPTIONS = {"reconnects_per_s": f"{BUDGET:g}", "linger_s": "5", "spill_after_s": "5"}
 
 Record = Callable[[str, object], None]
-
-
-@pytest.fixture(params=PROGRAMS)
-def program(request: pytest.FixtureRequest) -> str:
-    """An HAProxy."""
-    return str(request.param)
 
 
 @dataclass
@@ -172,8 +165,8 @@ async def test_a_node_is_killed(tmp_path: Path, program: str, record: Record) ->
     (tmp_path / "site").mkdir()
     async with front(tmp_path, program) as here:
         hit = here.on("n3")
-        assert len(here.load.under_way(here.load.users, hit)) > 0 or hit
-        here.site.kill("n3")
+        await here.load.watch.until(lambda: len(here.load.under_way(here.load.users, hit)) > 0)
+        here.site.kill("n3")  # with messages on their way to it
         killed = trio.current_time()
         await here.load.watch.until(lambda: here.load.served_since(hit, killed))
         first = [

@@ -3,7 +3,6 @@
 import json
 import random
 import ssl
-import sys
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -29,24 +28,16 @@ from ring.protocol import client as wire
 from ring.protocol.upgrade import Fields, check_response, client_request
 from ring.protocol.websocket import Decoder
 from ring.store.embedded import free_port
-from tests.haproxy.programs import PROGRAMS
 from tests.integration.cluster import nodes, settings
 
 DEADLINE_S = 90
 NAMES = ("n1", "n2", "n3")
 CLIENTS = 1000
 AT_ONCE = 50
-WITHIN_S = 1.0 if sys.gettrace() is None else 3.0
-"""So soon a change of the ring is in the map; not where each line of nodes and agent, which are all in this
-program, is traced for its coverage."""
+WITHIN_S = 1.0
+"""So soon a change of the ring is in the map."""
 
 Record = Callable[[str, object], None]
-
-
-@pytest.fixture(params=PROGRAMS)
-def program(request: pytest.FixtureRequest) -> str:
-    """An HAProxy."""
-    return str(request.param)
 
 
 @dataclass

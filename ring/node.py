@@ -253,10 +253,8 @@ class Node:
     async def drain(self) -> None:
         """Hands over all that the node owns, asks its clients to reconnect elsewhere, and leaves the cluster.
 
-        Bounded by `drain_timeout_s`: what has not gone by then goes with the connection.
-        """
+        What has not gone within `drain_timeout_s` goes with the connection."""
         self._draining = True
-        self._open_or_close()
         _log.info("draining", node=self.name, sessions=len(self.attachments.sessions))
         limit_s = self.settings.drain_timeout_s
         with trio.move_on_after(limit_s):
@@ -264,6 +262,8 @@ class Node:
                 self._hand_over_or_not()
                 await self._membership.drain()
                 await self._settled.wait()
+            await farewell.notice(self.attachments.sessions)
+            self._open_or_close()
             await farewell.drain(self.attachments.sessions, self._reconnects_per_s)
         with trio.move_on_after(FAREWELL_S if self._redis.connected else 0):
             await self._membership.leave()

@@ -11,14 +11,19 @@ import trio
 
 from ring.router.attachments import Session
 
+NOTICE_S = 0.75
+"""How long a draining node serves as before. In this time a balancer learns of it, by `ring haproxy sync` or
+by `/readyz`, and then does not send here again whoever is asked to go."""
+
 SETTLE_S = 1.0
 """How long a draining node lets a client's messages get their receipts before it asks the client to go."""
 
 ISOLATED_MS = 1000
 """The clients of a node that is cut off come back elsewhere within this time, not all in one moment."""
 
-JITTER_MS = 100
-"""Those who are asked in one moment come within this time."""
+IN_BUDGET = 0.9
+"""The part of the budget that is used: some clients take longer than others to come to their next node, and
+in no second may more of them come there than the budget says."""
 
 IN_TIME = 0.9
 """The part of the time until the deadline in which all are asked; the rest is for their goodbyes."""
@@ -27,39 +32,44 @@ LOOK_EVERY_S = 0.02
 """How often a draining node looks whom to ask."""
 
 
+async def notice(sessions: Mapping[int, Session]) -> None:
+    """Returns when the clients of a draining node may be asked to go: at once if there are none."""
+    if sessions:
+        await trio.sleep(NOTICE_S)
+
+
 async def drain(sessions: Mapping[int, Session], per_s: Callable[[], float]) -> None:
     """Sends clients away one after the other, as their messages get their receipts; returns when all have
     gone.
 
+    Each has a moment of its own, and the moments are at equal distances: what was not used is not made up
+    for.
+
     Args:
         sessions: of this node; they go as their connections end.
-        per_s: how many are to come to other nodes per second; asked again and again. Faster than that, if
-            they would not all be gone by the deadline of the caller.
+        per_s: how many may come to other nodes per second; asked again and again. Faster than that, if they
+            would not all be gone by the deadline of the caller.
     """
     began = trio.current_time()
-    within_s = IN_TIME * (trio.current_effective_deadline() - began)
+    all_by = began + IN_TIME * (trio.current_effective_deadline() - began)
     asked: set[int] = set()
-    due = 0.0
+    free_at = began
     while sessions:
-        passed_s = trio.current_time() - began
+        now = trio.current_time()
         left = [session for sid, session in tuple(sessions.items()) if sid not in asked]
-        looks_left = max((within_s - passed_s) / LOOK_EVERY_S, 1.0)
-        due = min(due + max(per_s() * LOOK_EVERY_S, len(left) / looks_left), len(left))
+        pace = max(IN_BUDGET * per_s(), len(left) / max(all_by - now, LOOK_EVERY_S))
         for session in left:
-            if due < 1.0:
+            at = max(free_at, now)
+            if at >= now + LOOK_EVERY_S:
                 break
-            if passed_s >= SETTLE_S or session.settled:
-                due -= 1.0
+            if session.settled or now >= began + SETTLE_S:
+                free_at = at + 1 / pace
                 asked.add(session.sid)
-                _send_away(session, JITTER_MS, "the node drains")
+                session.reconnect(round(1000 * (at - now)), "the node drains")
         await trio.sleep(LOOK_EVERY_S)
 
 
 def cut_off(sessions: Mapping[int, Session]) -> None:
     """Sends all clients away: nothing that they send would arrive."""
     for session in tuple(sessions.values()):
-        _send_away(session, ISOLATED_MS, "the node is cut off")
-
-
-def _send_away(session: Session, spread_ms: int, why: str) -> None:
-    session.reconnect(randrange(spread_ms + 1), why)  # noqa: S311 - nobody gains by guessing it
+        session.reconnect(randrange(ISOLATED_MS + 1), "the node is cut off")  # noqa: S311 - nobody gains by guessing it

@@ -362,12 +362,12 @@ class Mailbox:
         if seq < self.floor or self.ended < seq <= self.began or seq > (self.epoch, self.number):
             self.place_fresh(attachment)
             return "gap"
-        # A cursor says nothing of what the client sent to its own user, under an earlier session; nor of what
-        # came late: from an owner that did not know of its successor, or kept by Redis under its old number.
+        # A cursor says nothing of what the user's own sessions sent, nor of what came late: from Redis, or from
+        # an owner that did not know of its successor. (What was handed over before this one served did not.)
         for letter in self.unsettled():
             stored = letter.home is not None and (seq <= self.began or letter.home <= self.doubt)
-            late = stored or letter.epoch < seq[0]
-            if (letter.origin or late) and (letter.epoch, letter.number) <= seq:
+            late = letter.epoch < seq[0] and (letter.found or not letter.handed or seq[0] != self.epoch)
+            if (letter.origin or stored or late) and (letter.epoch, letter.number) <= seq:
                 seq = letter.epoch, letter.number - 1
                 break
         self.place(attachment, seq)

@@ -131,9 +131,11 @@ async def test_all_nodes_are_restarted_in_turn(tmp_path: Path, program: str, rec
         record("longest silence of any client", f"{here.longest_silence(list(here.load.library)):.2f} s")
         record("reconnects", len(here.reconnects))
         record("in the worst second", here.most_reconnects_per_s())
+        record("the test itself stood still", f"{here.load.stalled_s:.2f} s")
         here.assert_nobody_noticed()
         assert len(here.reconnects) >= CLIENTS, "everybody had to go, some of them more than once"
-        assert here.most_reconnects_per_s() <= 1.5 * BUDGET
+        # Those who took longer than others, on a machine that is busy with all of this.
+        assert here.most_reconnects_per_s() <= BUDGET * (1.2 + here.load.stalled_s)
         assert here.longest_silence(list(here.load.library)) < SILENCE_S + here.load.stalled_s
 
 

@@ -2,7 +2,7 @@
 
 from ring.mailbox.handover import pack, put_behind, take
 from ring.protocol.peer import Attach, Seq
-from tests.mailbox.moving import LATER, SLOT, gaining, wired
+from tests.mailbox.moving import LATER, SLOT, follow, gaining, hand_over, wired
 from tests.mailbox.office import EPOCH, Office, Seat
 
 
@@ -91,3 +91,31 @@ def test_what_the_session_has_still_to_get_stays_where_it_is() -> None:
     put_behind(new.mailboxes, Attach(2, "carol", "d", "n1.9", "", 0, (EPOCH, 1), None, "client", None))
     put_behind(new.mailboxes, Attach(3, "bob", "d", "n1.9", "", 0, None, None, "client", None))
     assert new.box().end - new.box().base == 2
+
+
+def test_a_client_that_comes_back_has_what_it_was_sent_before_the_change() -> None:
+    """It follows to the new owner, is sent more, acknowledges nothing and connects anew: nothing comes twice."""
+    old = Office()
+    seat = old.attach()
+    old.send("m1")
+    new = gaining(old)
+    hand_over(old, new)
+    follow(seat, new)
+    new.mailboxes.serve([SLOT])
+    new.send("m2")
+    back = new.attach(resume=f"{LATER}-1")
+    assert (back.resumed, back.got) == (True, [])
+    new.send("m3")
+    assert back.ids == ["m3"]
+    back.ack()
+    assert [fate[:2] for fate in new.fates] == [(f"m{n}", "delivered") for n in (1, 2, 3)]
+
+
+def test_a_cursor_of_an_owner_between_says_nothing_of_what_came_late() -> None:
+    """That owner never had what its predecessor took without knowing of it."""
+    old, new = replaced()
+    old.send("m1")
+    merge(old, new)
+    new.mailboxes.serve([SLOT])
+    back = new.attach(resume=f"{LATER}-5")
+    assert back.ids == ["m1"]

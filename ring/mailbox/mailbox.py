@@ -362,7 +362,7 @@ class Mailbox:
         if seq < self.floor or self.ended < seq <= self.began or seq > (self.epoch, self.number):
             self.place_fresh(attachment)
             return "gap"
-        # A cursor says nothing of what the user's own sessions sent, nor of what came late: from Redis, or from
+        # A cursor says nothing of what the user's own sessions sent, nor of what came late: from Redis, or of
         # an owner that did not know of its successor. (What was handed over before this one served did not.)
         for letter in self.unsettled():
             stored = letter.home is not None and (seq <= self.began or letter.home <= self.doubt)

@@ -23,6 +23,7 @@ OPTIONS = ("--ttl-s", str(TTL_S), "--spill-after-s", "0.5", "--linger-s", "0.5")
 NAMES = ("n1", "n2", "n3")
 EACH_S = 0.01  # the pace of each sender
 AWAY, MUTE = 12, 6
+TIMES = 3
 
 Record = Callable[[str, object], None]
 
@@ -52,18 +53,37 @@ async def talk(client: RawClient, recipients: list[str], until: trio.Event) -> N
 
 @pytest.mark.parametrize("frozen_s", [2 * TTL_S, 4 * TTL_S])
 async def test_an_owner_that_stood_still_writes_nothing_behind_its_successor(
-    redis_url: str, tmp_path: Path, nursery: trio.Nursery, record: Record, frozen_s: float
+    redis_url: str, tmp_path: Path, record: Record, frozen_s: float
 ) -> None:
     """Its users are away, or there and silent: what waits for them is stored by its successor meanwhile.
+
+    It may hear of that successor before it comes to store anything: then Redis has nothing to refuse, and all
+    of it happens again.
+    """
+    for time in range(TIMES):
+        (directory := tmp_path / str(time)).mkdir()
+        fenced = await stand_still(redis_url, directory, record, frozen_s)
+        record("times that it was fenced", fenced)
+        if fenced:
+            return
+    raise AssertionError("it never tried to store what its successor had taken over")
+
+
+async def stand_still(redis_url: str, directory: Path, record: Record, frozen_s: float) -> int:
+    """An owner stands still in the middle of traffic; returns how often Redis refused what it would store.
 
     When it wakes, letters lie in its memory that it would store, senders of its own send on by its old ring,
     and others by the new one. Whatever was receipted comes, once or marked, and nothing stays in Redis.
     """
     watch = Watch()
     with trio.fail_after(DEADLINE_S):
-        redis = Redis.from_url(redis_url, client_name="test")
-        await nursery.start(redis.run)
-        async with processes(redis_url, tmp_path, *OPTIONS) as cluster:
+        async with (
+            processes(redis_url, directory, *OPTIONS) as cluster,
+            trio.open_nursery() as nursery,
+        ):
+            redis = Redis.from_url(redis_url, client_name="test")
+            await nursery.start(redis.run)
+            await redis.flushdb()
             nodes = dict(zip(NAMES, await cluster.start(*NAMES), strict=True))
             away, mute = owned_by("n2", AWAY, "away"), owned_by("n2", MUTE, "mute")
             silent = [RawClient([nodes["n1"].edge], user, watch=watch, ack_every_s=1000) for user in mute]
@@ -131,6 +151,5 @@ async def test_an_owner_that_stood_still_writes_nothing_behind_its_successor(
             fenced = warnings(nodes["n2"], "fenced")
             record("messages", len(sent))
             record("doubles, all marked", doubles)
-            record("times that it was fenced", fenced)
-            assert fenced, "it tried to store what its successor had taken over"
             nursery.cancel_scope.cancel()
+    return fenced

@@ -20,7 +20,7 @@ from ring.haproxy.agent import Agent, OtherEpoch
 from ring.haproxy.config import Options, RouteBy
 from ring.haproxy.program import Balancer
 from ring.haproxy.runtime import Runtime
-from ring.haproxy.source import Nodes, Source, Store
+from ring.haproxy.source import Nodes, Source
 from ring.haproxy.sync import sync
 from ring.haproxy.wanted import Wanted, wanted
 from ring.node import Node
@@ -28,7 +28,7 @@ from ring.protocol import client as wire
 from ring.protocol.upgrade import Fields, check_response, client_request
 from ring.protocol.websocket import Decoder
 from ring.store.embedded import free_port
-from tests.integration.cluster import nodes, settings
+from tests.integration.cluster import nodes
 
 DEADLINE_S = 90
 NAMES = ("n1", "n2", "n3")
@@ -76,7 +76,7 @@ class Front:
 
 @asynccontextmanager
 async def front(
-    redis_url: str, directory: Path, program: str, source: str = "api", route_by: RouteBy = "user"
+    redis_url: str, directory: Path, program: str, route_by: RouteBy = "user"
 ) -> AsyncIterator[Front]:
     """Three nodes, an HAProxy with TLS and without, and an agent."""
     plain, tls = free_port(), free_port()
@@ -100,11 +100,7 @@ async def front(
             nodes(redis_url, *NAMES, trusted_proxies=("127.0.0.1",)) as cluster,
             trio.open_nursery() as nursery,
         ):
-            where = (
-                Nodes([f"http://{cluster['n1'].addresses['api']}"])
-                if source == "api"
-                else Store(redis_url, "test")
-            )
+            where = Nodes([f"http://{cluster['n1'].addresses['api']}"])
             async with Balancer(directory / "h", options, program) as balancer:
                 here = Front(cluster, balancer, plain, tls, context, where)
                 nursery.start_soon(partial(sync, where, [balancer.agent()], on_synced=here.on_synced))
@@ -188,35 +184,6 @@ async def test_every_client_lands_on_its_owner(
         assert {welcome.node for welcome in plain} == set(NAMES)
         assert (off_owner(plain), off_owner(tls)) == ([], [])
         record("clients on their owner", f"{len(plain) + len(tls)} of {2 * CLIENTS}")
-
-
-@pytest.mark.alone
-@pytest.mark.parametrize("source", ["api", "redis"])
-async def test_a_ring_that_changes(
-    redis_url: str, tmp_path: Path, program: str, record: Record, source: str
-) -> None:
-    """It is in the map within a second: a node that joins gets clients, one that drains gets no more."""
-    async with front(redis_url, tmp_path, program, source) as here:
-        n4 = Node(settings("n4", redis_url))
-        async with trio.open_nursery() as nursery:
-            await nursery.start(n4.run)
-            joined = trio.current_time()
-            await here.until(here.epoch)
-            record("a join is in the map", f"{trio.current_time() - joined:.2f} s after it serves")
-            assert trio.current_time() - joined < WITHIN_S
-            # HAProxy may have asked it for its health before it was ready: then it asks again in a moment.
-            with trio.fail_after(2 * WITHIN_S):
-                while off_owner(welcomes := await visits(here.plain, users(200, 3))):  # noqa: ASYNC110
-                    await trio.sleep(0.1)  # a poll
-            assert {welcome.node for welcome in welcomes} == {*NAMES, "n4"}
-            await n4.drain()
-            left = trio.current_time()
-            await here.until(here.epoch)
-            assert trio.current_time() - left < WITHIN_S
-            welcomes = await visits(here.plain, users(200, 4))
-            assert {welcome.node for welcome in welcomes} == set(NAMES)
-            assert off_owner(welcomes) == []
-            nursery.cancel_scope.cancel()
 
 
 @pytest.mark.alone

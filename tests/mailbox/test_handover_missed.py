@@ -94,7 +94,7 @@ def test_what_the_session_has_still_to_get_stays_where_it_is() -> None:
 
 
 def test_a_client_that_comes_back_has_what_it_was_sent_before_the_change() -> None:
-    """It follows to the new owner, is sent more, acknowledges nothing and connects anew: nothing comes twice."""
+    """It follows to the new owner, acknowledges nothing and connects anew: nothing comes twice."""
     old = Office()
     seat = old.attach()
     old.send("m1")

@@ -44,6 +44,10 @@ def verify(
     outage_s: Annotated[
         float, typer.Option("--outage-s", min=2, max=600, help="How long the long faults last.")
     ] = 30.0,
+    haproxy: Annotated[
+        bool,
+        typer.Option("--haproxy", help="Clients connect through an HAProxy, which is restarted too."),
+    ] = False,
     list_only: Annotated[bool, typer.Option("--list", help="Only say which faults there are.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -55,7 +59,7 @@ def verify(
 
     if outage_s <= ttl_s:
         raise BadRequest(f"--outage-s: more than --ttl-s, {ttl_s:g}, or it proves nothing")
-    known = known_faults(nodes, ttl_s, outage_s)
+    known = known_faults(nodes, ttl_s, outage_s, haproxy=haproxy)
     if list_only:
         from ring.cli.verify_report import print_list
 
@@ -74,6 +78,7 @@ def verify(
         pause_s=pause_s,
         ttl_s=ttl_s,
         outage_s=outage_s,
+        haproxy=haproxy,
     )
     _run(plan, as_json=as_json)
 

@@ -14,6 +14,7 @@ from ring.cli.printable import printable
 from ring.cli.sheet import Column, console, fit, sheet
 from ring.verify.campaign import Outcome, Progress
 from ring.verify.faults import Fault
+from ring.verify.front_faults import Restart
 from ring.verify.misconduct import Misconduct
 from ring.verify.plan import Plan
 from ring.verify.record import Promise
@@ -37,7 +38,7 @@ MOST_TOLD = 10
 """So many breaches are told with their story; `--json` has more."""
 
 
-def print_list(faults: Sequence[Fault | Misconduct]) -> None:
+def print_list(faults: Sequence[Fault | Misconduct | Restart]) -> None:
     """The faults there are."""
     terminal = console()
     columns = [
@@ -55,8 +56,9 @@ def print_list(faults: Sequence[Fault | Misconduct]) -> None:
 
 def print_start(plan: Plan, *, to_stderr: bool) -> None:
     """The seed, before anything can go wrong."""
+    front = " behind HAProxy" if plan.haproxy else ""
     typer.echo(
-        f"seed {plan.seed}: {len(plan.order)} faults on {plan.nodes} nodes, {plan.users} users, "
+        f"seed {plan.seed}: {len(plan.order)} faults on {plan.nodes} nodes{front}, {plan.users} users, "
         f"{plan.rate:g} messages/s; at most {_minutes(plan.longest_s)}",
         err=to_stderr,
     )

@@ -4,7 +4,7 @@ calm | fault, whole again, all answered, calm | … | nobody sends, all come bac
 """
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
 
@@ -15,6 +15,8 @@ from ring.protocol.codes import RingError
 from ring.protocol.names import slot_of
 from ring.verify.crowd import Crowd
 from ring.verify.effect import Effect
+from ring.verify.front import Front
+from ring.verify.front_faults import Restart
 from ring.verify.misconduct import Misconduct
 from ring.verify.node import SiteFailed
 from ring.verify.oracle import Oracle
@@ -98,14 +100,17 @@ async def verify(plan: Plan, tell: Callable[[Progress], None], stop: trio.Event 
         stop: once it is set no further fault is tried; what was until then is judged.
 
     Raises:
-        RingError: the cluster does not come up, or no Redis can be started; it may be in a group.
+        RingError: the cluster does not come up, or there is no Redis or HAProxy; it may be in a group.
     """
     outcome = Outcome(plan)
-    tell(Progress(f"starting {plan.nodes} nodes and Redis", 0, len(plan.order), 0))
-    async with Site(
-        nodes=plan.nodes, ttl_s=plan.ttl_s, options=plan.node_options, command=plan.command
-    ) as site:
-        await _Campaign(plan, site, outcome, tell, trio.Event() if stop is None else stop).run()
+    parts = "Redis and HAProxy" if plan.haproxy else "Redis"
+    tell(Progress(f"starting {plan.nodes} nodes, {parts}", 0, len(plan.order), 0))
+    async with AsyncExitStack() as stack:
+        site = await stack.enter_async_context(
+            Site(nodes=plan.nodes, ttl_s=plan.ttl_s, options=plan.node_options, command=plan.command)
+        )
+        front = await stack.enter_async_context(Front(site)) if plan.haproxy else None
+        await _Campaign(plan, site, front, outcome, tell, trio.Event() if stop is None else stop).run()
     return outcome
 
 
@@ -114,6 +119,7 @@ class _Campaign:
         self,
         plan: Plan,
         site: Site,
+        front: Front | None,
         outcome: Outcome,
         tell: Callable[[Progress], None],
         stop: trio.Event,
@@ -121,9 +127,10 @@ class _Campaign:
         self._plan = plan
         self._stop = stop
         self._site = site
+        self._front = front
         self._outcome = outcome
         self._tell_with = tell
-        self._known = known_faults(plan.nodes, plan.ttl_s, plan.outage_s)
+        self._known = known_faults(plan.nodes, plan.ttl_s, plan.outage_s, haproxy=plan.haproxy)
         self._oracle = Oracle(plan.terms, trio.current_time())
         self._crowd = Crowd(self._oracle, self._edges, users=plan.users, rate=plan.rate, seed=plan.seed)
         self._done = 0
@@ -157,6 +164,8 @@ class _Campaign:
         outcome.seconds = now - oracle.origin
 
     def _edges(self) -> list[str]:
+        if self._front is not None:
+            return [self._front.address]
         return [self._site.edge(name) for name in self._site.serving()]
 
     # --- one fault
@@ -177,6 +186,9 @@ class _Campaign:
         try:
             if isinstance(fault, Misconduct):
                 effect = await fault.run(self._crowd, random)
+            elif isinstance(fault, Restart):
+                assert self._front is not None  # or it is not known
+                effect = await fault.run(self._front, random)
             else:
                 effect = await fault.run(self._site, random)
             window.victims, window.detail = effect.victims, effect.detail
@@ -186,6 +198,8 @@ class _Campaign:
         self._what = f"{name}: until all is whole"
         try:
             await self._site.whole(WHOLE_S)
+            if self._front is not None:
+                await self._front.agrees(WHOLE_S)
         except SiteFailed as failure:
             self._outcome.failures.append(f"{name}: {failure}")
             window.planned = False

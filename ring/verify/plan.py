@@ -7,6 +7,7 @@ from random import Random
 from ring.child import COMMAND
 from ring.protocol.codes import BadRequest
 from ring.verify.faults import OUTAGE_S, TTL_S, Fault, faults
+from ring.verify.front_faults import RESTARTS, Restart
 from ring.verify.judge import Terms
 from ring.verify.misconduct import MISCONDUCTS, Misconduct
 from ring.verify.record import AFTERSHOCK_S
@@ -30,6 +31,7 @@ class Plan:
         rate: messages per second.
         outage_s: how long the long faults last.
         drain_s: at the end: so long without any of what is owed coming, and the rest will not come.
+        haproxy: whether clients connect through HAProxy.
         options: of the nodes, beside those that the plan itself sets.
         command: what the nodes are started with.
     """
@@ -44,6 +46,7 @@ class Plan:
     outage_s: float = OUTAGE_S
     send_timeout_s: float = SEND_TIMEOUT_S
     drain_s: float = 15.0
+    haproxy: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
     command: Sequence[str] = COMMAND
 
@@ -61,15 +64,16 @@ class Plan:
     @property
     def longest_s(self) -> float:
         """How long all the faults may last, at most."""
-        known = known_faults(self.nodes, self.ttl_s, self.outage_s)
+        known = known_faults(self.nodes, self.ttl_s, self.outage_s, haproxy=self.haproxy)
         return sum(known[name].longest_s + AFTERSHOCK_S + self.pause_s for name in self.order)
 
 
 def known_faults(
-    nodes: int = 4, ttl_s: float = TTL_S, outage_s: float = OUTAGE_S
-) -> dict[str, Fault | Misconduct]:
-    """All there are, by name."""
-    return {**faults(nodes=nodes, ttl_s=ttl_s, outage_s=outage_s), **MISCONDUCTS}
+    nodes: int = 4, ttl_s: float = TTL_S, outage_s: float = OUTAGE_S, *, haproxy: bool = False
+) -> dict[str, Fault | Misconduct | Restart]:
+    """All there are, by name; those of HAProxy where there is one."""
+    restarts = RESTARTS if haproxy else {}
+    return {**faults(nodes=nodes, ttl_s=ttl_s, outage_s=outage_s), **MISCONDUCTS, **restarts}
 
 
 def choose(text: str, known: Sequence[str]) -> tuple[str, ...]:

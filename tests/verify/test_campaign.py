@@ -10,6 +10,7 @@ from ring.verify.campaign import Outcome, Progress, verify
 from ring.verify.crowd import Crowd
 from ring.verify.effect import Effect, FaultFailed
 from ring.verify.faults import Fault
+from ring.verify.front_faults import RESTARTS
 from ring.verify.judge import Terms
 from ring.verify.library import LibraryClient
 from ring.verify.misconduct import Misconduct
@@ -64,6 +65,19 @@ async def test_clean() -> None:
     assert "clients, to whom " in mute.detail
 
 
+async def test_behind_haproxy() -> None:
+    """All clients are cut when it is restarted, with nothing on its disk too, and nobody misses anything; a
+    node that leaves is not noticed."""
+    asked = in_short("haproxy-empty-restart", "stop", "haproxy-restart", nodes=2, haproxy=True)
+    outcome, _ = await run(asked)
+    assert outcome.ok, (outcome.breached, outcome.failures, outcome.complaints, outcome.breaches[:2])
+    for row in outcome.rows:
+        if row.name in RESTARTS:
+            cut = int(row.detail.split(", ")[1].split()[0])
+            assert cut > 30
+            assert row.sent > 50
+
+
 async def test_fault_that_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault that was not in effect, and a site that does not come out of one, are no success."""
 
@@ -81,7 +95,7 @@ async def test_fault_that_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
         "death": Fault("death", "does not heal", False, False, 5.0, not_healed),
         "kill": Fault("kill", "never comes to it", False, False, 5.0, not_in_effect),
     }
-    monkeypatch.setattr(campaign, "known_faults", lambda *_: known)
+    monkeypatch.setattr(campaign, "known_faults", lambda *_, **__: known)
     monkeypatch.setattr(campaign, "WHOLE_S", 2.0)
     monkeypatch.setattr(campaign, "ENTER_S", 5.0)
     outcome, _ = await run(in_short("nothing", "death", "kill", nodes=2, users=20, pause_s=0.5))
@@ -139,7 +153,7 @@ async def test_ring_that_changes_by_itself() -> None:
     asked = in_short(nodes=2, users=20)
     async with Site(nodes=2, options=asked.node_options) as site:
         outcome = Outcome(asked)
-        running = campaign._Campaign(asked, site, outcome, lambda _: None, trio.Event())
+        running = campaign._Campaign(asked, site, None, outcome, lambda _: None, trio.Event())
         async with running._watched():
             pass
         assert outcome.notes == []

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from ring.protocol.codes import BadRequest
+from ring.verify.front_faults import RESTARTS
 from ring.verify.plan import Plan, choose, known_faults, order
 
 
@@ -48,5 +49,8 @@ def test_faults() -> None:
     """There are those of the site and those of the crowd, and each says how long it lasts."""
     known = known_faults()
     assert {"kill", "redis-rollback", "link-cut-one-way", "slow-clients", "mute-clients"} <= set(known)
+    assert not RESTARTS.keys() & known.keys()
+    known = known_faults(haproxy=True)
+    assert RESTARTS.keys() <= known.keys()
     assert all(name == fault.name and fault.longest_s > 0 for name, fault in known.items())
     assert Plan(1, ("kill", "kill")).longest_s == 2 * (known["kill"].longest_s + 2.5 + 3.0)

@@ -175,8 +175,12 @@ class Site(Standing):
             await self._nursery.start(gate.run)
         return node
 
-    async def start(self, name: str) -> SiteNode:
+    async def start(self, name: str, command: Sequence[str] | None = None) -> SiteNode:
         """Starts a node, a new one or one that has ended; returns when it serves.
+
+        Args:
+            name: of the node.
+            command: what it is started with, if not as the others: another release, say.
 
         Raises:
             SiteFailed: it does not.
@@ -189,7 +193,7 @@ class Site(Standing):
         if not node.unreachable:
             node.peers.mend()
         node.process = process = await NodeProcess.start(
-            name, {**node.places, **self._options}, log, self._command
+            name, {**node.places, **self._options}, log, command or self._command
         )
         self._processes.append(process)
         await process.wait_ready()

@@ -42,9 +42,9 @@ class Site(verify.Site):
 
     # --- nodes
 
-    async def start(self, name: str) -> SiteNode:
+    async def start(self, name: str, command: Sequence[str] | None = None) -> SiteNode:
         """Starts a node, and remembers which life of it that is."""
-        node = await super().start(name)
+        node = await super().start(name, command)
         self._incarnations[name] = (await node.report()).members[name]
         return node
 

@@ -26,6 +26,7 @@ from ring.api import app as api
 from ring.api.metrics import Reading
 from ring.cluster.lease import OWNING, Standing
 from ring.cluster.membership import Membership
+from ring.cluster.scripts import set_weight
 from ring.cluster.view import Member, RingView
 from ring.config import EMBEDDED, Settings
 from ring.edge import farewell
@@ -264,16 +265,11 @@ class Node:
                 await self._settled.wait()
             await farewell.notice(self.attachments.sessions)
             self._open_or_close()
-            await farewell.drain(self.attachments.sessions, self._reconnects_per_s)
+            budget = self.settings.reconnects_per_s
+            await farewell.drain(self.attachments.sessions, lambda: farewell.part_of(budget, self.view))
         with trio.move_on_after(FAREWELL_S if self._redis.connected else 0):
             await self._membership.leave()
         _log.info("left", node=self.name, sessions=len(self.attachments.sessions))
-
-    def _reconnects_per_s(self) -> float:
-        """This node's part of what all that drain may do."""
-        members = () if self.view is None else self.view.members
-        draining = sum(member.state == "draining" for member in members)
-        return self.settings.reconnects_per_s / max(draining, 1)
 
     def _hand_over_or_not(self) -> None:
         # Without Redis nothing can be handed over, whether it is away or says nothing: clients need not wait.
@@ -355,6 +351,10 @@ class Node:
         self.pump.wheel.call_later(SWEEP_S, self._sweep)
 
     # --- what the API asks
+
+    async def set_weight(self, name: str, weight: int) -> int:
+        """Gives a member another weight; returns the epoch from which it holds."""
+        return await set_weight(self._redis, Keys(self.settings.cluster), name, weight)
 
     @property
     def state(self) -> api.NodeState:

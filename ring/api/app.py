@@ -1,4 +1,4 @@
-"""A node's HTTP: health for balancers, metrics, the ring and its nodes for people and scripts, and a drain.
+"""A node's HTTP: health for balancers, metrics, the ring for people and scripts, and what operators ask for.
 
 `node` makes the `application` from what the API needs to know (`NodeFacts`) and runs it on Hypercorn's Trio
 server. Names of users come in queries only, never in paths: they may contain anything, `/` included.
@@ -23,7 +23,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ring.api import operate
 from ring.api.metrics import Exposition, Reading
+from ring.api.operate import OperatedNode
 from ring.api.requests import Requests
 from ring.cluster.view import RingView
 from ring.protocol.codes import ErrorCode, RingError
@@ -42,12 +44,8 @@ UNREAD_MS = 10_000
 log = structlog.get_logger(__name__)
 
 
-class NodeFacts(Protocol):
+class NodeFacts(OperatedNode, Protocol):
     """What the API reads of the node that it is a part of, and sets; only `whois` leaves the node."""
-
-    @property
-    def name(self) -> str:
-        """The node's own name."""
 
     @property
     def state(self) -> NodeState:
@@ -56,10 +54,6 @@ class NodeFacts(Protocol):
     @property
     def degraded(self) -> list[str]:
         """What the node has to do without, as in `["redis"]`; empty if nothing."""
-
-    @property
-    def view(self) -> RingView | None:
-        """The ring that the node routes by; None while it is joining."""
 
     def figures(self) -> dict[str, float]:
         """The node's own counts, by name: `sessions`, `users`, `lease_age_s` and whatever else it counts."""
@@ -72,10 +66,6 @@ class NodeFacts(Protocol):
 
     def sessions_by_slot(self) -> dict[int, int]:
         """How many sessions the node has, by the slot of their users; slots without any are left out."""
-
-    @property
-    def drain_asked(self) -> trio.Event:
-        """Set to have the node drain and end."""
 
     async def whois(self, user: str) -> list[SessionEntry]:
         """The sessions of `user`, as the user's owner knows them.
@@ -103,10 +93,13 @@ def application(node: NodeFacts, api_key: str | None) -> ASGIApp:
             ("/v1/users", _users),
         )
     ]
-    drain = Route("/v1/drain", partial(_drain, node), methods=["POST"])
+    routes += [
+        Route("/v1/drain", partial(operate.drain, node), methods=["POST"]),
+        Route("/v1/weight", partial(operate.weigh, node), methods=["POST"]),
+    ]
     metrics = Route("/metrics", partial(_metrics, Exposition(node.readings)), methods=["GET"])
     app = Starlette(
-        routes=[*routes, drain, metrics],
+        routes=[*routes, metrics],
         exception_handlers={HTTPException: _on_http_error, RingError: _on_ring_error, Exception: _on_bug},
     )
     if api_key is not None:
@@ -228,17 +221,6 @@ async def _nodes(node: NodeFacts, _request: Request) -> Response:
 async def _slots(node: NodeFacts, _request: Request) -> Response:
     # By slot, since who the users are is nobody's business who plans a change of the ring.
     return _json({"epoch": _view(node).epoch, "sessions": node.sessions_by_slot()})
-
-
-async def _drain(node: NodeFacts, request: Request) -> Response:
-    if "origin" in request.headers:
-        # Any page that the user of this machine looks at could ask for it, where there is no key.
-        raise RingError("no page may drain a node: use `ring drain`, or curl", code=ErrorCode.FORBIDDEN)
-    if node.view is None:
-        raise RingError("the node is still joining; try again", code=ErrorCode.OWNER_UNAVAILABLE)
-    log.info("told to drain", node=node.name)
-    node.drain_asked.set()
-    return _json({"name": node.name, "state": "draining"}, 202)
 
 
 async def _users(node: NodeFacts, request: Request) -> Response:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import Struct
 
 from ring.cli.reach import ApiOption, ClusterOption, KeyOption, RedisOption, Unreachable, find
 from ring.protocol.codes import BadRequest
@@ -82,18 +83,33 @@ async def _is_there(http: "httpx.AsyncClient", address: str) -> bool:
 def weight(
     node: NodeArgument,
     weight: Annotated[int, typer.Argument(metavar="WEIGHT", help="1 to 1000, beside those of the others.")],
+    api: ApiOption = None,
+    api_key_file: KeyOption = None,
     redis: RedisOption = None,
     cluster: ClusterOption = "ring",
 ) -> None:
     """Gives a node another share of the users, until it is started again; see `ring plan --weight` first.
 
-    It is set in the cluster's Redis. `weight` in the node's settings is for good.
+    It is set in the cluster's Redis, by any node or with none asked. `weight` in the node's settings is for
+    good.
     """
     import trio
 
-    reach = find(None, None, redis, cluster)
-    epoch = trio.run(_weigh, reach, node, weight)
+    reach = find(api, api_key_file, redis, cluster)
+    epoch = trio.run(_ask_for_weight if reach.api else _weigh, reach, node, weight)
     typer.echo(f"{node} has weight {weight} from epoch {epoch} on")
+
+
+class _Weighed(Struct):
+    epoch: int
+
+
+async def _ask_for_weight(reach: "Reach", name: str, weight: int) -> int:
+    from ring.cli.reach import client, post_any
+
+    async with client(reach) as http:
+        asked = {"node": name, "weight": weight}
+        return (await post_any(http, reach, "/v1/weight", _Weighed, asked)).epoch
 
 
 async def _weigh(reach: "Reach", name: str, weight: int) -> int:
@@ -106,7 +122,7 @@ async def _weigh(reach: "Reach", name: str, weight: int) -> int:
     from ring.store.client import Redis
     from ring.store.keys import Keys
 
-    assert reach.redis is not None  # `find` was given no API
+    assert reach.redis is not None  # there is no API
     redis = Redis.from_url(reach.redis, client_name="ring command")
     outcome: int | RingError = 0
     with logging("error", "console", "ring"), trio.move_on_after(ANSWER_S) as patience:

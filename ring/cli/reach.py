@@ -108,11 +108,24 @@ async def get(http: "httpx.AsyncClient", url: str, path: str, kind: type[T], **q
         Unreachable: nothing answers there, or something else than a node.
         RingError: it refuses.
     """
+    return await _ask(http, "GET", url, path, kind, params=query)
+
+
+async def _ask(
+    http: "httpx.AsyncClient",
+    method: str,
+    url: str,
+    path: str,
+    kind: type[T],
+    *,
+    params: dict[str, str] | None = None,
+    json: dict[str, Any] | None = None,
+) -> T:
     import httpx
     import msgspec
 
     try:
-        response = await http.get(url + path, params=query)
+        response = await http.request(method, url + path, params=params, json=json)
         if response.status_code == 200:
             return msgspec.json.decode(response.content, type=kind)
         answer = response.json()
@@ -137,6 +150,18 @@ async def get_any(http: "httpx.AsyncClient", reach: Reach, path: str, kind: type
     for url in reach.api:
         try:
             return await get(http, url, path, kind, **query)
+        except Unreachable:
+            continue
+    raise Unreachable(f"no node answers at {', '.join(reach.api)}: is the cluster up?")
+
+
+async def post_any(
+    http: "httpx.AsyncClient", reach: Reach, path: str, kind: type[T], body: dict[str, Any]
+) -> T:
+    """As `get_any`, for a POST of JSON that may be repeated."""
+    for url in reach.api:
+        try:
+            return await _ask(http, "POST", url, path, kind, json=body)
         except Unreachable:
             continue
     raise Unreachable(f"no node answers at {', '.join(reach.api)}: is the cluster up?")

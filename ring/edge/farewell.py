@@ -9,6 +9,7 @@ from random import randrange
 
 import trio
 
+from ring.cluster.view import RingView
 from ring.router.attachments import Session
 
 NOTICE_S = 0.75
@@ -67,6 +68,12 @@ async def drain(sessions: Mapping[int, Session], per_s: Callable[[], float]) -> 
                 asked.add(session.sid)
                 session.reconnect(round(1000 * (at - now)), "the node drains")
         await trio.sleep(LOOK_EVERY_S)
+
+
+def part_of(budget: float, view: RingView | None) -> float:
+    """A node's part of what all that drain may do."""
+    members = () if view is None else view.members
+    return budget / max(sum(member.state == "draining" for member in members), 1)
 
 
 def cut_off(sessions: Mapping[int, Session]) -> None:

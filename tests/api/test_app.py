@@ -14,7 +14,7 @@ import trio
 from ring.api.app import NodeState, application, run
 from ring.api.metrics import Metric, Reading
 from ring.cluster.view import RingView
-from ring.protocol.codes import ErrorCode, RingError
+from ring.protocol.codes import BadRequest, ErrorCode, RingError
 from ring.protocol.names import SLOTS, slot_of
 from ring.protocol.peer import MemberEntry, SessionEntry
 from ring.transport.address import CannotListen
@@ -58,6 +58,15 @@ class Facts:
     answer: Callable[[str], Awaitable[list[SessionEntry]]] = _no_sessions
 
     drain_asked: trio.Event = field(default_factory=trio.Event)
+    weights: list[tuple[str, int]] = field(default_factory=list)
+
+    async def set_weight(self, name: str, weight: int) -> int:
+        self.weights.append((name, weight))
+        if weight > 1000:
+            raise BadRequest("weight: 1 to 1000")
+        if weight == 1000:
+            await trio.sleep_forever()  # Redis is away
+        return 8
 
     def figures(self) -> dict[str, float]:
         return {"sessions": 5, "users": 4, "lease_age_s": 0.5}
@@ -256,30 +265,6 @@ class TestUsers:
             response = await http.get("/v1/users?user=bob")
         assert response.status_code == 503
         assert response.json() == {"error": {"code": "owner_unavailable", "message": "no link to n2"}}
-
-
-class TestDrain:
-    async def test_it_is_told(self) -> None:
-        """At once; what it does then is its own affair."""
-        facts = Facts()
-        async with served(facts) as http:
-            response = await http.post("/v1/drain")
-        assert (response.status_code, response.json()) == (202, {"name": "n1", "state": "draining"})
-        assert facts.drain_asked.is_set()
-
-    async def test_who_may_not(self) -> None:
-        """A page in a browser, whoever has no key; and none may while it joins."""
-        facts = Facts()
-        async with served(facts) as http:
-            response = await http.post("/v1/drain", headers={"Origin": "http://127.0.0.1:7001"})
-            assert (response.status_code, response.json()["error"]["code"]) == (403, "forbidden")
-            assert (await http.get("/v1/drain")).status_code == 405
-        async with served(facts, key="k" * 32) as http:
-            assert (await http.post("/v1/drain")).status_code == 401
-        assert not facts.drain_asked.is_set()
-        async with served(joining := Facts(view=None)) as http:
-            assert (await http.post("/v1/drain")).status_code == 503
-        assert not joining.drain_asked.is_set()
 
 
 class TestErrors:

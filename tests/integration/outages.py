@@ -7,6 +7,7 @@ most clients, with messages on their way to them.
 """
 
 from argparse import ArgumentParser
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -15,11 +16,13 @@ from tempfile import TemporaryDirectory
 import msgspec
 import trio
 
+from ring.client.connection import STEADY_S
 from ring.haproxy.program import find
 from tests.integration.front import NAMES, Front, front
 
 WHOLE_S = 30.0
 FROZEN_S = 10.0
+CALM_S = STEADY_S + 1.0  # a client that loses one connection after the other waits longer each time
 MOST_S = 60.0  # for one of them
 
 
@@ -57,6 +60,7 @@ async def kill(here: Front) -> list[float]:
     seconds = await served(here, hit, trio.current_time())
     await here.site.start(name)
     await here.site.whole(WHOLE_S)
+    await trio.sleep(CALM_S)
     return seconds
 
 
@@ -73,6 +77,7 @@ async def freeze(here: Front) -> tuple[list[float], list[float]]:
     here.site.thaw(name)
     await served(here, hit + others, trio.current_time())
     await here.site.whole(WHOLE_S)
+    await trio.sleep(CALM_S)
     silences = []
     for users in (hit, others):
         times = [[at for at in here.arrivals(user) if at > began - 1.0] for user in users]
@@ -96,7 +101,7 @@ async def run(program: str, kills: int, freezes: int) -> dict[str, object]:
         "frozen": _summary([hit for hit, _ in frozen]),
         "others": _summary([others for _, others in frozen]),
         "messages": len(sent),
-        "failed": sum(one.status == "failed" for one in sent),
+        "failed": dict(Counter(str(one.answers[0][1].code) for one in sent if one.status != "delivered")),
         "lost": len(load.missing()),
         "doubled": len(load.doubled()),
         "reordered": len(load.disordered()),

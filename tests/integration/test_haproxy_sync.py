@@ -1,6 +1,8 @@
 """`ring haproxy sync` as a service, with whatever is restarted around it: HAProxies follow the ring."""
 
+import json
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
@@ -81,6 +83,14 @@ class Service:
             for balancer in self.balancers
         ]
 
+    async def shares(self) -> dict[str, int]:
+        """How many slots each node owns, as the first HAProxy has it."""
+        runtime = self.balancers[0].runtime
+        rows = await runtime.rows(await runtime.map_named("ring.map"))
+        at = {node.places["edge"]: name for name, node in self.site.nodes.items()}
+        names = {place.name: at[place.address] for place in await runtime.places("nodes") if place.ready}
+        return dict(Counter(names[row.partition(":")[0]] for slot, row in rows.items() if slot != EPOCH))
+
     async def follows(self) -> float:
         """Returns once both HAProxies have the ring as it is now: after how many seconds."""
         began = trio.current_time()
@@ -131,6 +141,29 @@ async def test_a_ring_that_changes(tmp_path: Path, program: str, record: Record,
         assert await here.follows() < WITHIN_S
         assert await here.servers() == [3, 3]
         assert max(joined, drained) < WITHIN_S
+
+
+async def test_a_node_is_given_more_weight(tmp_path: Path, record: Record) -> None:
+    """HAProxy's map follows, and shows the shares that the ring and its plan have."""
+    async with service(tmp_path, None, "api") as here:
+        api = here.site.nodes["n2"].places["api"]
+        before = await here.shares()
+        planned = await trio.run_process(
+            [sys.executable, "-m", "ring", "plan", "--weight", "n1=3", "--api", api, "--json"],
+            capture_stdout=True,
+        )
+        await trio.run_process(
+            [sys.executable, "-m", "ring", "weight", "n1", "3", "--api", api], capture_stdout=True
+        )
+        await here.site.until("weighed", lambda report: report.slots["n1"] > before["n1"], WHOLE_S)
+        assert await here.follows() < WITHIN_S
+        after = await here.shares()
+        record("slots of n1 in HAProxy's map", f"{before['n1']}, with three times the weight {after['n1']}")
+        assert after == (await here.site.nodes["n3"].report()).slots
+        plan = {node["name"]: node["slots_after"] for node in json.loads(planned.stdout)["nodes"]}
+        assert after == plan
+        assert 4800 < before["n1"] < 5800
+        assert 9300 < after["n1"] < 10400
 
 
 async def test_the_agent_is_killed(tmp_path: Path, record: Record) -> None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from subprocess import PIPE
 
+import pytest
 import trio
 
 from ring.haproxy.config import Options
@@ -32,10 +33,13 @@ def shares(node: Node) -> dict[str, int]:
     return node.view.shares()
 
 
-async def test_weight(redis_url: str) -> None:
-    """All nodes place by it at once."""
-    there = ("--redis", redis_url, "--cluster", "test")
+@pytest.mark.parametrize("way", ["api", "redis"])
+async def test_weight(redis_url: str, way: str) -> None:
+    """All nodes place by it at once, whether one of them is asked or Redis."""
+    there: tuple[str, ...] = ("--redis", redis_url, "--cluster", "test")
     async with nodes(redis_url, "n1", "n2") as cluster:
+        if way == "api":
+            there = ("--api", cluster["n2"].addresses["api"])
         code, out, _ = await typed("weight", "n1", "3", *there)
         with trio.fail_after(DEADLINE_S):
             while any(shares(node)["n1"] < 10_000 for node in cluster.values()):  # noqa: ASYNC110 - nobody tells
@@ -46,9 +50,11 @@ async def test_weight(redis_url: str) -> None:
         assert [member.weight for member in view.members] == [3, 1]
         code, _, err = await typed("weight", "n9", "3", *there)
         assert (code, "n9" in err) == (1, True), err
-        assert await typed("weight", "n1", "0", *there) == (2, "", "ring: weight: 1 to 1000, not 0\n")
-    code, _, err = await typed("weight", "n1", "3", "--redis", "redis://127.0.0.1:1/0")
-    assert (code, "no answer from Redis at 127.0.0.1:1" in err) == (3, True)
+        code, _, err = await typed("weight", "n1", "0", *there)
+        assert (code, "weight: 1 to 1000, not 0" in err) == (2, True), err
+    nobody = ("--redis", "redis://127.0.0.1:1/0") if way == "redis" else ("--api", "127.0.0.1:1")
+    code, _, err = await typed("weight", "n1", "3", *nobody)
+    assert (code, "127.0.0.1:1" in err) == (3, True)
 
 
 async def test_drain(redis_url: str) -> None:

@@ -1,0 +1,143 @@
+"""What an operator has a cluster do by HTTP, at any of its nodes: drain a node, give one another weight."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Protocol, TypeVar
+
+import msgspec
+import structlog
+import trio
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ring.cluster.view import RingView
+from ring.protocol.codes import BadRequest, ErrorCode, RingError
+
+BODY_BYTES = 4096
+"""Longer than what can be asked for here."""
+
+OTHER_S = 3.0
+"""How long another node, or Redis, may take to answer."""
+
+T = TypeVar("T", bound=Struct)
+
+log = structlog.get_logger(__name__)
+
+
+class OperatedNode(Protocol):
+    """What this needs of the node."""
+
+    @property
+    def name(self) -> str:
+        """The node's own name."""
+
+    @property
+    def view(self) -> RingView | None:
+        """The ring that the node routes by; None while it is joining."""
+
+    @property
+    def drain_asked(self) -> trio.Event:
+        """Set to have the node drain and end."""
+
+    async def set_weight(self, name: str, weight: int) -> int:
+        """Gives a member another weight; returns the epoch from which it holds.
+
+        Raises:
+            RingError: there is no such member, or no such weight.
+        """
+
+
+class _Drain(Struct, forbid_unknown_fields=True):
+    node: str | None = None  # the one that is asked, if it names none
+    forwarded: bool = False  # by the node that was asked first
+
+
+class _Weight(Struct, forbid_unknown_fields=True):
+    node: str
+    weight: int
+
+
+async def drain(node: OperatedNode, request: Request) -> Response:
+    """`POST /v1/drain`, of this node or of another one."""
+    _forbid_pages(request)
+    asked = await _body(request, _Drain, '{"node":"n2"}, or nothing')
+    view = _view(node)
+    name = asked.node or node.name
+    if name == node.name:
+        log.info("told to drain", node=name)
+        node.drain_asked.set()
+        return _answer({"name": name, "state": "draining"}, 202)
+    member = view.member(name)
+    if member is None or asked.forwarded:
+        raise BadRequest(f"the ring has no node {name!r}: it has {', '.join(view.names)}")
+    return await _forward(name, member.api, request)
+
+
+async def _forward(name: str, api: str, request: Request) -> Response:
+    """Passes a drain on to the node that it is for."""
+    import httpx  # here alone
+
+    headers = {
+        key: value for key, value in request.headers.items() if key in ("authorization", "x-request-id")
+    }
+    try:
+        async with httpx.AsyncClient(timeout=OTHER_S, trust_env=False) as http:
+            body = {"node": name, "forwarded": True}
+            response = await http.post(f"http://{api}/v1/drain", json=body, headers=headers)
+    except httpx.HTTPError as error:
+        raise RingError(
+            f"{name} does not answer at {api} ({type(error).__name__}): was it told already?",
+            code=ErrorCode.OWNER_UNAVAILABLE,
+        ) from None
+    return Response(response.content, response.status_code, media_type="application/json")
+
+
+async def weigh(node: OperatedNode, request: Request) -> Response:
+    """`POST /v1/weight`, of any node; what it holds from is an epoch."""
+    _forbid_pages(request)
+    asked = await _body(request, _Weight, '{"node":"n2","weight":2}')
+    _view(node)
+    try:
+        with trio.fail_after(OTHER_S):
+            epoch = await node.set_weight(asked.node, asked.weight)
+    except trio.TooSlowError:
+        raise RingError(
+            "Redis does not answer: weights are kept there", code=ErrorCode.STORE_UNAVAILABLE
+        ) from None
+    log.info("given another weight", node=asked.node, weight=asked.weight, epoch=epoch)
+    return _answer({"name": asked.node, "weight": asked.weight, "epoch": epoch})
+
+
+def _forbid_pages(request: Request) -> None:
+    """Any page that the user of this machine looks at could ask for it, where there is no key."""
+    if "origin" in request.headers:
+        raise RingError("no page may do this: use `ring`, or curl", code=ErrorCode.FORBIDDEN)
+
+
+def _view(node: OperatedNode) -> RingView:
+    if node.view is None:
+        raise RingError("the node is still joining; try again", code=ErrorCode.OWNER_UNAVAILABLE)
+    return node.view
+
+
+async def _body(request: Request, kind: type[T], example: str) -> T:
+    content = await _read(request.stream())
+    try:
+        return msgspec.json.decode(content or b"{}", type=kind)
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"{error}: send {example}") from None
+
+
+async def _read(stream: AsyncGenerator[bytes, None]) -> bytes:
+    content = b""
+    async with aclosing(stream):
+        async for part in stream:
+            content += part
+            if len(content) > BODY_BYTES:
+                raise BadRequest(f"more than {BODY_BYTES} bytes")
+    return content
+
+
+def _answer(content: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(content), status, media_type="application/json")

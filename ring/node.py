@@ -199,9 +199,7 @@ class Node:
                 nursery.start_soon(self.spill.serve, self._letters, settings, self.pump.flush_soon)
             subscriber = Subscriber.from_url(url, client_name=f"ring-{self.name}-rooms")
             nursery.start_soon(self.rooms.run, redis, subscriber)
-            edge = self.pump.listen(
-                settings.edge, self.admission.door, max_connections=settings.max_connections, start=False
-            )
+            edge = self.admission.listen(self.pump, settings.edge)
             peers = self.pump.listen(
                 settings.peer, lambda request, name: self.mesh.door(request, name), start=False
             )

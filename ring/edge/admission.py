@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from ring.config import Network
 from ring.edge.census import Census
-from ring.edge.forwarded import client_address
+from ring.edge.forwarded import client_address, is_trusted
 from ring.edge.gateway import Gateway
 from ring.edge.session import ClientSession
 from ring.protocol import client
@@ -20,6 +20,8 @@ from ring.protocol.codes import BadRequest, CloseCode, ErrorCode, RingError
 from ring.protocol.names import check_name, parse_query
 from ring.protocol.upgrade import Request
 from ring.transport.handshake import Accept, Refuse
+from ring.transport.listener import Listener
+from ring.transport.pump import Pump
 from ring.transport.socket import Socket
 
 FRAME_FACTOR = 2
@@ -90,6 +92,15 @@ class Admission:
         self._max_connections = max_connections
         self._trusted = trusted
         self._next_sid = time_ns() // 1000
+
+    def listen(self, pump: Pump, address: str) -> Listener:
+        """Where clients connect. It has to be started."""
+        return pump.listen(
+            address, self.door, max_connections=self._max_connections, proxied=self._is_proxy, start=False
+        )
+
+    def _is_proxy(self, peername: str) -> bool:
+        return is_trusted(peername, self._trusted)
 
     def door(self, request: Request, peername: str) -> Accept | Refuse:
         """Judges a request for a WebSocket."""

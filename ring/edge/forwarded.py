@@ -1,5 +1,7 @@
 """Where a client really is, behind a balancer: what `X-Forwarded-For` says, if somebody trusted says it.
 
+The same trust lets a balancer say it before the request, by the PROXY protocol (`ring.protocol.proxy`).
+
 Each proxy on the way appends the address that it was reached from. So the header is read from its end: what a
 trusted proxy has appended is believed, and what stands before the first address that is not trusted was
 written by nobody knows whom.
@@ -14,7 +16,7 @@ from ring.protocol.upgrade import Request
 
 def client_address(request: Request, peername: str, trusted: Sequence[Network]) -> str:
     """The address of a client: the peer's "ip:port", or the IP that trusted proxies say it came from."""
-    if not trusted or not _is_in(peername.rpartition(":")[0].strip("[]"), trusted):
+    if not is_trusted(peername, trusted):
         return peername
     nearest = peername
     for hop in reversed(request.headers.tokens("x-forwarded-for")):
@@ -24,6 +26,11 @@ def client_address(request: Request, peername: str, trusted: Sequence[Network]) 
         if not _is_in(hop, trusted):
             break
     return nearest
+
+
+def is_trusted(peername: str, trusted: Sequence[Network]) -> bool:
+    """Whether a peer, by its "ip:port", is believed."""
+    return bool(trusted) and _is_in(peername.rpartition(":")[0].strip("[]"), trusted)
 
 
 def _is_address(text: str) -> bool:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from ring.protocol.codes import CloseCode, ErrorCode
+from ring.protocol import proxy
+from ring.protocol.codes import BadRequest, CloseCode, ErrorCode
 from ring.protocol.upgrade import (
     Fields,
     Request,
@@ -78,7 +79,7 @@ class _Handshake(ABC):
 
     def on_ready(self, events: int) -> None:
         """Reads what there is of the head."""
-        if self._over or _END_OF_HEAD in self._head:  # it has what it needs and waits for its turn
+        if self._over or self._whole:  # it has what it needs and waits for its turn
             return
         try:
             data = self._sock.recv(READ_BYTES)
@@ -91,6 +92,8 @@ class _Handshake(ABC):
             return
         self._agenda.bytes_in += len(data)
         self._head += data
+        if not self._unwrap():
+            return
         end = self._head.find(_END_OF_HEAD, 0, HEAD_BYTES)
         if end >= 0:
             self._on_head()
@@ -103,6 +106,15 @@ class _Handshake(ABC):
     def _over(self) -> bool:
         """True once somebody else has the connection, or nobody."""
         return self._timer.callback is None
+
+    @property
+    def _whole(self) -> bool:
+        """True once the head is there."""
+        return _END_OF_HEAD in self._head
+
+    def _unwrap(self) -> bool:
+        """Takes off what may stand before the head; False if there is nothing to look at behind it."""
+        return True
 
     def _is_plausible(self) -> bool:
         """False as soon as the first line shows that no head will come."""
@@ -156,10 +168,11 @@ class Arrival(_Handshake):
     Args:
         on_gone: called once when it, or the socket that it becomes, is gone.
         refused: counts refusals.
+        proxied: whether a balancer may say first for whom it speaks (`protocol.proxy`).
         full: whether there are too many connections already: it is refused, politely.
     """
 
-    __slots__ = ("_door", "_full", "_on_gone", "_peername", "_refused")
+    __slots__ = ("_door", "_full", "_on_gone", "_peername", "_proxied", "_refused")
 
     def __init__(
         self,
@@ -171,6 +184,7 @@ class Arrival(_Handshake):
         peername: str,
         on_gone: Callable[[], None],
         refused: dict[ErrorCode, int],
+        proxied: bool,
         full: bool,
     ) -> None:
         super().__init__(agenda, sock, time_out_s)
@@ -178,18 +192,39 @@ class Arrival(_Handshake):
         self._peername = peername
         self._on_gone: Callable[[], None] | None = on_gone
         self._refused = refused
+        self._proxied = proxied
         self._full = full
 
     def on_ready(self, events: int) -> None:
         """Reads; or it is its turn to be upgraded."""
         if events != AGAIN:
             super().on_ready(events)
-        elif not self._over and _END_OF_HEAD in self._head:  # not refused meanwhile
+        elif not self._over and self._whole:  # not refused meanwhile
             self._on_head()
 
     def abort(self) -> None:
         """Gives up without an answer."""
         self._drop()
+
+    @property
+    def _whole(self) -> bool:
+        return not self._proxied and _END_OF_HEAD in self._head  # which is in the signature, too
+
+    def _unwrap(self) -> bool:
+        if not self._proxied or self._head[0] != proxy.SIGNATURE[0]:
+            self._proxied = False
+            return True
+        try:
+            said = proxy.parse(self._head)
+        except BadRequest as error:
+            self._refuse(400, ErrorCode.BAD_REQUEST, str(error))
+            return False
+        if said is None:
+            return False
+        address, length = said
+        self._peername = address or self._peername
+        self._proxied, self._head = False, self._head[length:]
+        return bool(self._head)
 
     def _on_head(self) -> None:
         if not self._agenda.upgrades_left:

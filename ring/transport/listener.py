@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from collections.abc import Callable
 
 import structlog
 
@@ -37,6 +38,7 @@ class Listener:
         "_max_connections",
         "_on_gone",
         "_pause",
+        "_proxied",
         "_sock",
         "_troubled",
         "address",
@@ -45,12 +47,20 @@ class Listener:
     )
 
     def __init__(
-        self, agenda: Agenda, address: str, door: Door, *, handshake_s: float, max_connections: int | None
+        self,
+        agenda: Agenda,
+        address: str,
+        door: Door,
+        *,
+        handshake_s: float,
+        max_connections: int | None,
+        proxied: Callable[[str], bool],
     ) -> None:
         self._agenda = agenda
         self._door = door
         self._handshake_s = handshake_s
         self._max_connections = max_connections
+        self._proxied = proxied
         self._sock = open_listener(address)
         self._pause: Timer | None = None  # while it does not accept
         self._troubled = False  # could not accept, and has said so
@@ -119,6 +129,7 @@ class Listener:
             peername=peername,
             on_gone=self._on_gone,
             refused=self.refused,
+            proxied=self._proxied(peername),
             full=full,
         )
 

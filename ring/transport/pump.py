@@ -111,6 +111,7 @@ class Pump:
         *,
         handshake_s: float = 10.0,
         max_connections: int | None = None,
+        proxied: Callable[[str], bool] = lambda peername: False,
         start: bool = True,
     ) -> Listener:
         """Takes `address` ("host:port", port 0 for a free one) and listens there.
@@ -120,6 +121,8 @@ class Pump:
             door: asked about every request for a WebSocket.
             handshake_s: the time in which the whole head must come; then 408.
             max_connections: beyond these, requests are answered 503.
+            proxied: of which "ip:port" a connection may begin with the PROXY protocol, version 2, and then
+                comes from where that says.
             start: at once; else when `Listener.start` is called, so that an address can be told before.
 
         Raises:
@@ -128,7 +131,12 @@ class Pump:
         """
         self._check_open()
         listener = Listener(
-            self._agenda, address, door, handshake_s=handshake_s, max_connections=max_connections
+            self._agenda,
+            address,
+            door,
+            handshake_s=handshake_s,
+            max_connections=max_connections,
+            proxied=proxied,
         )
         if start:
             listener.start()

@@ -4,10 +4,11 @@ import json
 import ssl
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from ring.haproxy.sync import sync
 from ring.haproxy.wanted import Wanted, wanted
 from ring.node import Node
 from ring.protocol import client as wire
+from ring.protocol.upgrade import client_request
 from ring.store.embedded import free_port
 from tests.integration.cluster import nodes
 from tests.integration.visitors import off_owner, users, visiting, visits
@@ -72,7 +74,7 @@ class Front:
 
 @asynccontextmanager
 async def front(
-    redis_url: str, directory: Path, program: str, route_by: RouteBy = "user"
+    redis_url: str, directory: Path, program: str, route_by: RouteBy = "user", connections: int = 2000
 ) -> AsyncIterator[Front]:
     """Three nodes, an HAProxy with TLS and without, and an agent."""
     plain, tls = free_port(), free_port()
@@ -87,7 +89,7 @@ async def front(
         certificate=str(directory / "ring.pem"),
         operations=f"127.0.0.1:{free_port()}",
         max_clients=2000,
-        address_connections=2000,
+        address_connections=connections,
         address_rate=50_000,
         route_by=route_by,
     )
@@ -136,6 +138,104 @@ async def test_haproxy_is_restarted(redis_url: str, tmp_path: Path, program: str
         assert trio.current_time() - started < 2 * WITHIN_S
         assert off_owner(await visits(here.plain, users(200, 5))) == []
         assert await here.balancer.agent().differences(wanted(await here.source.read())) == []
+
+
+@pytest.mark.alone
+async def test_a_reload_is_seamless(redis_url: str, tmp_path: Path, program: str, record: Record) -> None:
+    """Nobody is refused, cut, or sent to another node than the owner: not in the moment of it either."""
+    async with front(redis_url, tmp_path, program) as here, visiting(here.plain, "ann") as ann:
+        directory = here.balancer.directory
+        old = await here.balancer.runtime.pid()
+        welcomes: list[wire.Welcome] = []
+        over = trio.Event()
+
+        async def come_and_go(seed: int) -> None:
+            while not over.is_set():
+                welcomes.extend(await visits(here.plain, users(10, seed)))
+
+        async def until(condition: Callable[[], bool]) -> None:
+            while not condition():  # noqa: ASYNC110 - who comes and goes tells nobody
+                await trio.sleep(0.02)
+
+        async with AsyncExitStack() as stack:
+            async with trio.open_nursery() as coming:
+                coming.start_soon(come_and_go, 8)
+                coming.start_soon(come_and_go, 9)
+                await until(lambda: len(welcomes) >= 100)
+                command = [program, "-db", "-f", str(directory / "haproxy.cfg")]
+                command += ["-x", str(directory / "admin.sock"), "-sf", old]
+                process = await trio.lowlevel.open_process(command, stdout=DEVNULL, stderr=DEVNULL)
+                stack.push_async_callback(process.wait)
+                stack.callback(process.kill)
+                while await here.balancer.runtime.pid() == old:  # noqa: ASYNC110 - HAProxy tells nobody
+                    await trio.sleep(0.02)
+                reloaded = len(welcomes)
+                await until(lambda: len(welcomes) >= reloaded + 200)
+                over.set()
+            record("clients before, while and after it was reloaded", len(welcomes))
+            assert off_owner(welcomes) == []
+            sessions = here.cluster[ann.node].attachments.sessions.values()
+            assert ann.session in [session.name for session in sessions]
+
+
+async def test_an_address_has_its_limit(redis_url: str, tmp_path: Path, program: str) -> None:
+    """So many connections at one time, and no more until some have ended."""
+    async with front(redis_url, tmp_path, program, connections=2) as here:
+        async with visiting(here.plain, "ann"), visiting(here.plain, "bob"):
+            with pytest.raises((AssertionError, OSError, trio.BrokenResourceError)):
+                async with visiting(here.plain, "eve"):
+                    pass
+        while True:
+            try:
+                async with visiting(here.plain, "eve"):
+                    break
+            except (AssertionError, OSError, trio.BrokenResourceError):
+                await trio.sleep(0.05)  # it has to see that they went
+
+
+@pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.77"])
+async def test_the_proxy_protocol(redis_url: str, tmp_path: Path, program: str, source: str) -> None:
+    """A balancer that knows nothing of HTTP says where clients are, if it is trusted."""
+    port = free_port()
+    trusted = "127.0.0.1" if source == "127.0.0.77" else "10.0.0.1"
+    async with nodes(redis_url, "n1", trusted_proxies=(trusted,)) as cluster:
+        text = f"""
+            defaults
+                mode tcp
+                timeout connect 1s
+                timeout client 9s
+                timeout server 9s
+            listen clients
+                bind 127.0.0.1:{port}
+                server n1 {cluster["n1"].addresses["edge"]} send-proxy-v2
+        """
+        (tmp_path / "tcp.cfg").write_text(text + "\n")
+        process = await trio.lowlevel.open_process(
+            [program, "-db", "-f", str(tmp_path / "tcp.cfg")], stdout=DEVNULL, stderr=DEVNULL
+        )
+        try:
+            with trio.fail_after(DEADLINE_S):
+                while True:
+                    try:
+                        stream = await trio.open_tcp_stream("127.0.0.1", port, local_address=source)
+                        break
+                    except OSError:
+                        await trio.sleep(0.02)  # it is starting
+                async with stream:
+                    lie = "X-Forwarded-For: 6.6.6.6"
+                    request, _ = client_request("localhost", "/v1/connect?user=ann", [wire.SUBPROTOCOL])
+                    await stream.send_all(request[:-2] + lie.encode() + b"\r\n\r\n")
+                    status = (await stream.receive_some())[9:12]
+                    if trusted != "127.0.0.1":
+                        assert status == b"400"
+                        return
+                    assert status == b"101"
+                    [session] = cluster["n1"].attachments.sessions.values()
+                    assert session.address == "{}:{}".format(*stream.socket.getsockname())
+        finally:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
 
 
 def token(user: str) -> str:

@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 import trio
@@ -11,12 +12,16 @@ from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
 from ring.protocol.codes import ErrorCode
+from ring.protocol.proxy import SIGNATURE
 from ring.protocol.upgrade import Request, accept_response, check_upgrade, parse_request
 from ring.protocol.websocket import TEXT, encode_frame
 from ring.transport.agenda import UPGRADES_PER_TICK
 from ring.transport.handshake import HEAD_BYTES, Accept, Departure, Refuse
 from ring.transport.pump import Pump
 from tests.transport.wire import DEADLINE_S, Recorder, Wire, connections_of, door_to, echo, masked, request
+
+PROXIED = SIGNATURE + bytes([0x21, 0x11, 0, 12, 203, 0, 113, 7, 10, 0, 0, 1, 0x13, 0x88, 0x01, 0xBB])
+"""From 203.0.113.7, port 5000."""
 
 
 async def refused(wire: Wire) -> tuple[int, str]:
@@ -53,6 +58,43 @@ class TestArrival:
         (seen_request, peername) = seen[0]
         assert (seen_request.path, seen_request.query) == ("/v1/connect", "user=bob")
         assert peername == "{}:{}".format(*wire.stream.socket.getsockname())
+
+    @pytest.mark.parametrize("parts", [1, 2, 100])
+    async def test_a_balancer_says_for_whom_it_speaks(self, pump: Pump, parts: int) -> None:
+        """By the PROXY protocol, if this one is believed; in however many parts it comes."""
+        seen: list[str] = []
+
+        def door(_request: Request, peername: str) -> Accept:
+            seen.append(peername)
+            return Accept(echo(), None, max_message=100, max_queued=None)
+
+        listener = pump.listen("127.0.0.1:0", door, proxied=lambda name: name.startswith("127.0.0.1:"))
+        wire = await Wire.to(listener.address)
+        sent = PROXIED + request()
+        ends = [len(PROXIED)] if parts == 2 else [len(sent) * n // parts for n in range(1, parts)]
+        for begin, end in pairwise([0, *ends, len(sent)]):
+            await wire.send(sent[begin:end])
+            await wait_all_tasks_blocked()
+        assert (await wire.head()).startswith(b"HTTP/1.1 101 ")
+        wire = await Wire.to(listener.address)  # without it, too: a health check, say
+        await wire.send(request())
+        assert (await wire.head()).startswith(b"HTTP/1.1 101 ")
+        assert seen == ["203.0.113.7:5000", "{}:{}".format(*wire.stream.socket.getsockname())]
+
+    async def test_who_is_not_believed_cannot_say_it(self, pump: Pump) -> None:
+        """To others it is no HTTP."""
+        listener = pump.listen("127.0.0.1:0", door_to(echo()))
+        wire = await Wire.to(listener.address)
+        await wire.send(PROXIED + request())
+        assert await refused(wire) == (400, "bad_request")
+
+    @pytest.mark.parametrize("sent", [b"\r\n\r\nGET / HTTP/1.1\r\n\r\n", PROXIED + PROXIED + request()])
+    async def test_what_is_no_proxy_protocol(self, pump: Pump, sent: bytes) -> None:
+        """Nor is it said twice."""
+        listener = pump.listen("127.0.0.1:0", door_to(echo()), proxied=lambda _: True)
+        wire = await Wire.to(listener.address)
+        await wire.send(sent)
+        assert await refused(wire) == (400, "bad_request")
 
     async def test_a_head_may_come_byte_by_byte(self, pump: Pump) -> None:
         """As slowly as the network brings it."""

@@ -1,0 +1,53 @@
+"""A node that is told to stop ends with code 0: when its clients have gone, or when its time is over."""
+
+from pathlib import Path
+
+import trio
+
+from ring.verify.site import Site
+from tests.integration.raw import RawClient
+from tests.integration.visitors import visiting
+
+DEADLINE_S = 60
+DRAIN_S = 1.0  # so soon nobody gives up the stubborn
+MARGIN_S = 2.0
+
+
+async def stopped(site: Site) -> tuple[float, int]:
+    """How long n1 took to end, with code 0, and how many sessions it had left then."""
+    began = trio.current_time()
+    await site.stop("n1")
+    [left] = site.nodes["n1"].logged("left")
+    return trio.current_time() - began, left["sessions"]
+
+
+async def test_when_they_have_gone(tmp_path: Path) -> None:
+    """Not before, and at the pace of the budget: 20 clients at 10 per second."""
+    with trio.fail_after(DEADLINE_S):
+        options = {"drain_timeout_s": "20", "reconnects_per_s": "10"}
+        async with (
+            Site(nodes=2, ttl_s=3.0, options=options, directory=tmp_path) as site,
+            trio.open_nursery() as nursery,
+        ):
+            clients = [RawClient([site.edge("n1"), site.edge("n2")], f"u{n}", roams=True) for n in range(20)]
+            for client in clients:
+                await nursery.start(client.run)
+            took, left = await stopped(site)
+            assert left == 0
+            assert 2.0 < took < 20.0 - MARGIN_S
+            assert all(client.closes == [(1012, "the node drains")] for client in clients)
+            assert {client.welcome.node for client in clients} == {"n2"}
+            nursery.cancel_scope.cancel()
+
+
+async def test_when_its_time_is_over(tmp_path: Path) -> None:
+    """Though somebody does not go, whatever it is told: and nobody is cut off before."""
+    with trio.fail_after(DEADLINE_S):
+        async with Site(
+            nodes=2, ttl_s=3.0, options={"drain_timeout_s": f"{DRAIN_S:g}"}, directory=tmp_path
+        ) as site:
+            port = int(site.edge("n1").rpartition(":")[2])
+            async with visiting(port, "stubborn"):  # hears nothing that comes behind its welcome
+                took, left = await stopped(site)
+            assert left == 1
+            assert DRAIN_S <= took < DRAIN_S + MARGIN_S

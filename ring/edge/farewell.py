@@ -34,9 +34,11 @@ LOOK_EVERY_S = 0.02
 
 
 async def notice(sessions: Mapping[int, Session]) -> None:
-    """Returns when the clients of a draining node may be asked to go: at once if there are none."""
+    """Returns when the clients of a draining node may be asked to go: at once if there are none, and sooner if
+    the caller's deadline is near."""
     if sessions:
-        await trio.sleep(NOTICE_S)
+        left_s = trio.current_effective_deadline() - trio.current_time()
+        await trio.sleep(min(NOTICE_S, max(left_s, 0.0) / 4))
 
 
 async def drain(sessions: Mapping[int, Session], per_s: Callable[[], float]) -> None:

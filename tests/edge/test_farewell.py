@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from ring.edge.farewell import LOOK_EVERY_S, SETTLE_S, drain
+from ring.edge.farewell import LOOK_EVERY_S, NOTICE_S, SETTLE_S, drain, notice
 
 
 class Client:
@@ -90,6 +90,19 @@ async def test_messages_get_their_receipts_first(autojump_clock: MockClock, sett
     await hall.empty(lambda: 1000)
     assert (trio.current_time() - began < 0.1) == settled
     assert trio.current_time() - began < SETTLE_S + 0.1
+
+
+@pytest.mark.parametrize(("within_s", "waits_s"), [(10, NOTICE_S), (1, 0.25), (inf, NOTICE_S)])
+async def test_balancers_learn_of_it_first(
+    autojump_clock: MockClock, within_s: float, waits_s: float
+) -> None:
+    """Unless there is nobody to be asked, or little time."""
+    began = trio.current_time()
+    with trio.fail_after(within_s):
+        await notice(cast("Any", Hall(1).sessions))
+    assert trio.current_time() - began == pytest.approx(waits_s)
+    await notice({})
+    assert trio.current_time() - began == pytest.approx(waits_s)
 
 
 async def test_each_is_asked_once(autojump_clock: MockClock) -> None:

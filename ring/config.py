@@ -71,8 +71,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     trusted_proxies: Annotated[
         tuple[str, ...],
         Meta(
-            description="Addresses and networks, as in `10.0.0.0/8`, whose `X-Forwarded-For`, or PROXY protocol"
-            " version 2, says where a client is"
+            description="Addresses and networks, as in `10.0.0.0/8`, whose `X-Forwarded-For`, or PROXY"
+            " protocol version 2, says where a client is"
         ),
     ] = ()
     secret_file: Annotated[

@@ -34,8 +34,8 @@ LOOK_EVERY_S = 0.02
 
 
 async def notice(sessions: Mapping[int, Session]) -> None:
-    """Returns when the clients of a draining node may be asked to go: at once if there are none, and sooner if
-    the caller's deadline is near."""
+    """Returns when the clients of a draining node may be asked to go: at once if there are none, and sooner
+    if the caller's deadline is near."""
     if sessions:
         left_s = trio.current_effective_deadline() - trio.current_time()
         await trio.sleep(min(NOTICE_S, max(left_s, 0.0) / 4))

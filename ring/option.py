@@ -59,7 +59,9 @@ class Option(NamedTuple):
             bool: "true or false",
             Path: "the path of a file",
         }.get(self.plain, "a list of texts")
-        if self.name.endswith("_s"):
+        if self.name.endswith("_per_s"):
+            words += " per second"
+        elif self.name.endswith("_s"):
             words += " of seconds"
         elif self.name.endswith("_bytes"):
             words += " of bytes"

@@ -24,10 +24,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ring.api import operate
+from ring.api.answers import answer, ring_of
+from ring.api.answers import error as error_answer
 from ring.api.metrics import Exposition, Reading
 from ring.api.operate import OperatedNode
 from ring.api.requests import Requests
-from ring.cluster.view import RingView
 from ring.protocol.codes import ErrorCode, RingError
 from ring.protocol.names import SLOTS, check_name, parse_query, slot_of
 from ring.protocol.peer import SessionEntry
@@ -45,7 +46,7 @@ log = structlog.get_logger(__name__)
 
 
 class NodeFacts(OperatedNode, Protocol):
-    """What the API reads of the node that it is a part of, and sets; only `whois` leaves the node."""
+    """What the API reads of the node that it is a part of, and sets; `whois` and `set_weight` ask others."""
 
     @property
     def state(self) -> NodeState:
@@ -130,22 +131,14 @@ async def run(
         task_status.started(bound)
 
 
-def _json(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(content), status, headers, "application/json")
-
-
-def _error(status: int, code: ErrorCode, message: str, headers: dict[str, str] | None = None) -> Response:
-    return _json({"error": {"code": code, "message": message}}, status, headers)
-
-
 async def _healthz(_node: NodeFacts, _request: Request) -> Response:
-    return _json({"state": "alive"})
+    return answer({"state": "alive"})
 
 
 async def _readyz(node: NodeFacts, _request: Request) -> Response:
     if node.state != "up":
-        return _json({"state": node.state}, 503)
-    return _json({"state": "up", "degraded": node.degraded})
+        return answer({"state": node.state}, 503)
+    return answer({"state": "up", "degraded": node.degraded})
 
 
 async def _metrics(exposition: Exposition, request: Request) -> Response:
@@ -154,7 +147,7 @@ async def _metrics(exposition: Exposition, request: Request) -> Response:
 
 
 async def _ring(node: NodeFacts, request: Request) -> Response:
-    view = _view(node)
+    view = ring_of(node)
     shares = view.shares()
     content: dict[str, Any] = {
         "cluster": view.cluster,
@@ -174,7 +167,7 @@ async def _ring(node: NodeFacts, request: Request) -> Response:
     }
     if _query(request).get("table") == "1":
         content["owners"] = _ranges(view.owners)
-    return _json(content)
+    return answer(content)
 
 
 def _ranges(owners: list[str]) -> list[dict[str, Any]]:
@@ -188,7 +181,7 @@ def _ranges(owners: list[str]) -> list[dict[str, Any]]:
 
 
 async def _nodes(node: NodeFacts, _request: Request) -> Response:
-    view = _view(node)
+    view = ring_of(node)
     shares = view.shares()
     links = node.links()
     nodes = []
@@ -215,17 +208,17 @@ async def _nodes(node: NodeFacts, _request: Request) -> Response:
         else:
             entry["link"] = links.get(member.name, "none")
         nodes.append(entry)
-    return _json({"nodes": nodes})
+    return answer({"nodes": nodes})
 
 
 async def _slots(node: NodeFacts, _request: Request) -> Response:
     # By slot, since who the users are is nobody's business who plans a change of the ring.
-    return _json({"epoch": _view(node).epoch, "sessions": node.sessions_by_slot()})
+    return answer({"epoch": ring_of(node).epoch, "sessions": node.sessions_by_slot()})
 
 
 async def _users(node: NodeFacts, request: Request) -> Response:
     user = check_name(_query(request).get("user", ""), "user")
-    view = _view(node)
+    view = ring_of(node)
     slot = slot_of(user)
     try:
         with trio.fail_after(WHOIS_S):
@@ -234,7 +227,7 @@ async def _users(node: NodeFacts, request: Request) -> Response:
         raise RingError(
             "the user's owner does not answer; try again", code=ErrorCode.OWNER_UNAVAILABLE
         ) from None
-    return _json(
+    return answer(
         {
             "user": user,
             "slot": slot,
@@ -245,13 +238,6 @@ async def _users(node: NodeFacts, request: Request) -> Response:
             "sessions": [msgspec.structs.asdict(session) for session in sessions],
         }
     )
-
-
-def _view(node: NodeFacts) -> RingView:
-    view = node.view
-    if view is None:
-        raise RingError("the node is still joining; try again", code=ErrorCode.OWNER_UNAVAILABLE)
-    return view
 
 
 def _query(request: Request) -> dict[str, str]:
@@ -269,7 +255,7 @@ _STATUS = {
 
 async def _on_ring_error(_request: Request, error: Exception) -> Response:
     code = error.code if isinstance(error, RingError) else ErrorCode.INTERNAL
-    return _error(_STATUS.get(code, 503 if code.retryable else 409), code, str(error))
+    return error_answer(_STATUS.get(code, 503 if code.retryable else 409), code, str(error))
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
@@ -280,12 +266,12 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         message = {404: "no such path", 405: f"{request.method} is not for this path"}.get(
             status, error.detail
         )
-    return _error(status, ErrorCode.BAD_REQUEST, message, headers)
+    return error_answer(status, ErrorCode.BAD_REQUEST, message, headers)
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     log.error("request failed", method=request.method, path=request.url.path, exc_info=error)
-    return _error(500, ErrorCode.INTERNAL, "the node failed at this; its log says why")
+    return error_answer(500, ErrorCode.INTERNAL, "the node failed at this; its log says why")
 
 
 class _Keyed:
@@ -299,7 +285,7 @@ class _Keyed:
         if scope["type"] == "http" and scope["path"].startswith("/v1/"):
             given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
             if not hmac.compare_digest(given, self._expected):
-                response = _error(
+                response = error_answer(
                     401,
                     ErrorCode.UNAUTHENTICATED,
                     "send the key of the API as 'Authorization: Bearer <key>'",

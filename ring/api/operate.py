@@ -11,30 +11,30 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ring.cluster.view import RingView
+from ring.api.answers import HasView, answer, ring_of
+from ring.cluster.view import Member
 from ring.protocol.codes import BadRequest, ErrorCode, RingError
+
+FORWARDED = "x-ring-forwarded"
+"""Says that a node passes this on: it is not passed on again."""
 
 BODY_BYTES = 4096
 """Longer than what can be asked for here."""
 
-OTHER_S = 3.0
-"""How long another node, or Redis, may take to answer."""
+OTHER_S = 2.0
+"""How long another node, or Redis, may take to answer: less than commands wait for us (`ring.cli.reach`)."""
 
 T = TypeVar("T", bound=Struct)
 
 log = structlog.get_logger(__name__)
 
 
-class OperatedNode(Protocol):
+class OperatedNode(HasView, Protocol):
     """What this needs of the node."""
 
     @property
     def name(self) -> str:
         """The node's own name."""
-
-    @property
-    def view(self) -> RingView | None:
-        """The ring that the node routes by; None while it is joining."""
 
     @property
     def drain_asked(self) -> trio.Event:
@@ -50,7 +50,6 @@ class OperatedNode(Protocol):
 
 class _Drain(Struct, forbid_unknown_fields=True):
     node: str | None = None  # the one that is asked, if it names none
-    forwarded: bool = False  # by the node that was asked first
 
 
 class _Weight(Struct, forbid_unknown_fields=True):
@@ -62,29 +61,28 @@ async def drain(node: OperatedNode, request: Request) -> Response:
     """`POST /v1/drain`, of this node or of another one."""
     _forbid_pages(request)
     asked = await _body(request, _Drain, '{"node":"n2"}, or nothing')
-    view = _view(node)
-    name = asked.node or node.name
+    name = node.name if asked.node is None else asked.node
+    member = _member(node, name)
     if name == node.name:
         log.info("told to drain", node=name)
         node.drain_asked.set()
-        return _answer({"name": name, "state": "draining"}, 202)
-    member = view.member(name)
-    if member is None or asked.forwarded:
-        raise BadRequest(f"the ring has no node {name!r}: it has {', '.join(view.names)}")
+        return answer({"name": name, "state": "draining"}, 202)
+    if FORWARDED in request.headers:
+        raise BadRequest(f"this is {node.name}, not {name}: check the api_advertise of both")
     return await _forward(name, member.api, request)
 
 
 async def _forward(name: str, api: str, request: Request) -> Response:
     """Passes a drain on to the node that it is for."""
-    import httpx  # here alone
+    import httpx  # which takes a while: most nodes never pass anything on
 
-    headers = {
-        key: value for key, value in request.headers.items() if key in ("authorization", "x-request-id")
-    }
+    passed_on = ("authorization", "x-request-id")
+    headers = {name: value for name, value in request.headers.items() if name in passed_on}
     try:
         async with httpx.AsyncClient(timeout=OTHER_S, trust_env=False) as http:
-            body = {"node": name, "forwarded": True}
-            response = await http.post(f"http://{api}/v1/drain", json=body, headers=headers)
+            response = await http.post(
+                f"http://{api}/v1/drain", json={"node": name}, headers={**headers, FORWARDED: "1"}
+            )
     except httpx.HTTPError as error:
         raise RingError(
             f"{name} does not answer at {api} ({type(error).__name__}): was it told already?",
@@ -97,7 +95,7 @@ async def weigh(node: OperatedNode, request: Request) -> Response:
     """`POST /v1/weight`, of any node; what it holds from is an epoch."""
     _forbid_pages(request)
     asked = await _body(request, _Weight, '{"node":"n2","weight":2}')
-    _view(node)
+    _member(node, asked.node)
     try:
         with trio.fail_after(OTHER_S):
             epoch = await node.set_weight(asked.node, asked.weight)
@@ -106,7 +104,7 @@ async def weigh(node: OperatedNode, request: Request) -> Response:
             "Redis does not answer: weights are kept there", code=ErrorCode.STORE_UNAVAILABLE
         ) from None
     log.info("given another weight", node=asked.node, weight=asked.weight, epoch=epoch)
-    return _answer({"name": asked.node, "weight": asked.weight, "epoch": epoch})
+    return answer({"name": asked.node, "weight": asked.weight, "epoch": epoch})
 
 
 def _forbid_pages(request: Request) -> None:
@@ -115,10 +113,12 @@ def _forbid_pages(request: Request) -> None:
         raise RingError("no page may do this: use `ring`, or curl", code=ErrorCode.FORBIDDEN)
 
 
-def _view(node: OperatedNode) -> RingView:
-    if node.view is None:
-        raise RingError("the node is still joining; try again", code=ErrorCode.OWNER_UNAVAILABLE)
-    return node.view
+def _member(node: OperatedNode, name: str) -> Member:
+    view = ring_of(node)
+    member = view.member(name)
+    if member is None:
+        raise BadRequest(f"the ring has no node {name!r}: it has {', '.join(view.names)}")
+    return member
 
 
 async def _body(request: Request, kind: type[T], example: str) -> T:
@@ -137,7 +137,3 @@ async def _read(stream: AsyncGenerator[bytes, None]) -> bytes:
             if len(content) > BODY_BYTES:
                 raise BadRequest(f"more than {BODY_BYTES} bytes")
     return content
-
-
-def _answer(content: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(content), status, media_type="application/json")

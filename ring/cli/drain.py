@@ -1,12 +1,13 @@
 """`ring drain` and `ring weight`: what an operator does to a node of a running cluster."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from msgspec import Struct
 
 from ring.cli.reach import ApiOption, ClusterOption, KeyOption, RedisOption, Unreachable, find
-from ring.protocol.codes import BadRequest
+from ring.protocol.codes import BadRequest, RingError
 
 if TYPE_CHECKING:
     import httpx
@@ -39,45 +40,54 @@ def drain(
     return trio.run(_drain, find(api, api_key_file, None, "ring"), node, wait)
 
 
+class _Life(Struct):
+    name: str
+    incarnation: str
+    api: str
+
+
+class _Lives(Struct):
+    nodes: list[_Life]
+
+
 async def _drain(reach: "Reach", name: str, wait_s: float) -> int:
-    import httpx
     import trio
 
-    from ring.cli.reach import client, get_any
-    from ring.cli.survey import Nodes
+    from ring.cli.reach import api_url, client, get_any, post_any
 
     async with client(reach) as http:
-        nodes = (await get_any(http, reach, "/v1/nodes", Nodes)).nodes
-        address = next((node.api for node in nodes if node.name == name), None)
-        if address is None:
+        nodes = (await get_any(http, reach, "/v1/nodes", _Lives)).nodes
+        node = next((node for node in nodes if node.name == name), None)
+        if node is None:
             known = ", ".join(node.name for node in nodes)
             raise BadRequest(f"the ring has no node {name!r}: it has {known}")
-        try:
-            response = await http.post(f"http://{address}/v1/drain")
-        except httpx.HTTPError as error:
-            raise Unreachable(f"no answer from {name} at {address} ({type(error).__name__})") from None
-        if response.status_code != 202:
-            raise Unreachable(f"{name} at {address} answers HTTP {response.status_code}: {response.text}")
+        await post_any(http, reach, "/v1/drain", dict[str, str], {"node": name})
         typer.echo(f"{name} drains: its slots go to the others, then its clients")
         if not wait_s:
             return 0
+        others = replace(reach, api=tuple(api_url(other.api) for other in nodes if other is not node))
+        itself = replace(reach, api=(api_url(node.api),))
         with trio.move_on_after(wait_s):
-            while await _is_there(http, address):  # noqa: ASYNC110 - nobody tells
-                await trio.sleep(LOOK_EVERY_S)
+            for seen_by in (others, itself):  # it leaves the ring, and then it ends
+                while await _is_there(http, seen_by, node):  # noqa: ASYNC110 - nobody tells
+                    await trio.sleep(LOOK_EVERY_S)
             typer.echo(f"{name} has left")
             return 0
     typer.echo(f"{name} is still there after {wait_s:g} s: see `ring status`, and its log", err=True)
     return 1
 
 
-async def _is_there(http: "httpx.AsyncClient", address: str) -> bool:
-    import httpx
+async def _is_there(http: "httpx.AsyncClient", reach: "Reach", node: _Life) -> bool:
+    """Whether this life of a node is in the ring of those who can be asked; no, if nobody can."""
+    from ring.cli.reach import get_any
 
     try:
-        await http.get(f"http://{address}/healthz")
-    except httpx.HTTPError:
+        nodes = (await get_any(http, reach, "/v1/nodes", _Lives)).nodes
+    except Unreachable:
         return False
-    return True
+    except RingError:
+        return True  # it knows no ring, but it answers
+    return any((other.name, other.incarnation) == (node.name, node.incarnation) for other in nodes)
 
 
 def weight(
@@ -90,7 +100,7 @@ def weight(
 ) -> None:
     """Gives a node another share of the users, until it is started again; see `ring plan --weight` first.
 
-    It is set in the cluster's Redis, by any node or with none asked. `weight` in the node's settings is for
+    A node is asked (--api), or the cluster's Redis itself (--redis). `weight` in the node's settings is for
     good.
     """
     import trio
@@ -113,29 +123,7 @@ async def _ask_for_weight(reach: "Reach", name: str, weight: int) -> int:
 
 
 async def _weigh(reach: "Reach", name: str, weight: int) -> int:
-    import trio
-
-    from ring.cli.reach import ANSWER_S
+    from ring.cli.reach import ask_redis
     from ring.cluster.scripts import set_weight
-    from ring.logs import logging
-    from ring.protocol.codes import RingError
-    from ring.store.client import Redis
-    from ring.store.keys import Keys
 
-    assert reach.redis is not None  # there is no API
-    redis = Redis.from_url(reach.redis, client_name="ring command")
-    outcome: int | RingError = 0
-    with logging("error", "console", "ring"), trio.move_on_after(ANSWER_S) as patience:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(redis.run)
-            try:
-                outcome = await set_weight(redis, Keys(reach.cluster), name, weight)
-            except RingError as error:
-                outcome = error  # raised below: out of a nursery it would come in a group
-            nursery.cancel_scope.cancel()
-    if patience.cancelled_caught:
-        trouble = redis.trouble or "it is silent"
-        raise Unreachable(f"no answer from Redis at {redis.address} ({trouble})")
-    if isinstance(outcome, RingError):
-        raise outcome
-    return outcome
+    return await ask_redis(reach, lambda redis, keys: set_weight(redis, keys, name, weight))

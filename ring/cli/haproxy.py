@@ -62,6 +62,12 @@ def render(
     address_rate: Annotated[
         int, typer.Option(min=1, help="New connections of one source address in 10 s.")
     ] = 1000,
+    run_as: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="User and group that it becomes, if root starts it; the agent's, too."
+        ),
+    ] = None,
     route_by: Annotated[
         Literal["user", "token"],
         typer.Option(help="What tells the user: the query's `user`, or the `sub` of a token."),
@@ -80,6 +86,7 @@ def render(
         max_clients=max_clients,
         address_connections=address_connections,
         address_rate=address_rate,
+        run_as=run_as,
         route_by=route_by,
     )
     sys.stdout.write(config.render(options))

@@ -1,6 +1,6 @@
 """How commands find a cluster, and ask it: by a node's API, by Redis, or by the note of `ring dev`."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import httpx
 
     from ring.cluster.scripts import Reading
+    from ring.store.client import Redis
+    from ring.store.keys import Keys
 
 T = TypeVar("T")
 
@@ -126,7 +128,7 @@ async def _ask(
 
     try:
         response = await http.request(method, url + path, params=params, json=json)
-        if response.status_code == 200:
+        if response.is_success:
             return msgspec.json.decode(response.content, type=kind)
         answer = response.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
@@ -147,21 +149,22 @@ async def get_any(http: "httpx.AsyncClient", reach: Reach, path: str, kind: type
         Unreachable: none does.
         RingError: the node refuses.
     """
-    for url in reach.api:
-        try:
-            return await get(http, url, path, kind, **query)
-        except Unreachable:
-            continue
-    raise Unreachable(f"no node answers at {', '.join(reach.api)}: is the cluster up?")
+    return await _ask_any(http, "GET", reach, path, kind, params=query)
 
 
 async def post_any(
     http: "httpx.AsyncClient", reach: Reach, path: str, kind: type[T], body: dict[str, Any]
 ) -> T:
     """As `get_any`, for a POST of JSON that may be repeated."""
+    return await _ask_any(http, "POST", reach, path, kind, json=body)
+
+
+async def _ask_any(
+    http: "httpx.AsyncClient", method: str, reach: Reach, path: str, kind: type[T], **sent: Any
+) -> T:
     for url in reach.api:
         try:
-            return await _ask(http, "POST", url, path, kind, json=body)
+            return await _ask(http, method, url, path, kind, **sent)
         except Unreachable:
             continue
     raise Unreachable(f"no node answers at {', '.join(reach.api)}: is the cluster up?")
@@ -192,33 +195,49 @@ def slot_table(ranges: Iterable[OwnedRange]) -> list[str]:
     return owners
 
 
-async def read_redis(reach: Reach) -> "Reading":
-    """The ring as Redis has it.
+async def ask_redis(reach: Reach, question: Callable[["Redis", "Keys"], Awaitable[T]]) -> T:
+    """What the cluster's Redis answers.
 
     Raises:
-        Unreachable: Redis does not answer, or knows no such cluster.
+        Unreachable: it does not.
+        RingError: as the question does.
     """
     import trio
 
-    from ring.cluster.scripts import read_ring
     from ring.logs import logging
     from ring.store.client import Redis
     from ring.store.keys import Keys
 
     assert reach.redis is not None  # the caller looked
     redis = Redis.from_url(reach.redis, client_name="ring command")
+    outcome: T | RingError
     try:
         with logging("error", "console", "ring"), trio.fail_after(ANSWER_S):
             async with trio.open_nursery() as nursery:
                 await nursery.start(redis.run)
-                reading = await read_ring(redis, Keys(reach.cluster))
+                try:
+                    outcome = await question(redis, Keys(reach.cluster))
+                except RingError as error:
+                    outcome = error  # raised below: out of a nursery it would come in a group
                 nursery.cancel_scope.cancel()
     except trio.TooSlowError:
         raise Unreachable(
             f"no answer from Redis at {redis.address} ({redis.trouble or 'it is silent'})"
         ) from None
+    if isinstance(outcome, RingError):
+        raise outcome
+    return outcome
+
+
+async def read_redis(reach: Reach) -> "Reading":
+    """The ring as Redis has it.
+
+    Raises:
+        Unreachable: Redis does not answer, or knows no such cluster.
+    """
+    from ring.cluster.scripts import read_ring
+
+    reading = await ask_redis(reach, read_ring)
     if not reading.view.members:
-        raise Unreachable(
-            f"Redis at {redis.address} knows no node of cluster {reach.cluster}: is --cluster right?"
-        )
+        raise Unreachable(f"that Redis knows no node of cluster {reach.cluster}: is --cluster right?")
     return reading

@@ -14,7 +14,6 @@ from ring.cli.printable import printable
 from ring.cli.sheet import Column, console, fit, sheet
 from ring.verify.campaign import Outcome, Progress
 from ring.verify.faults import Fault
-from ring.verify.front_faults import Restart
 from ring.verify.misconduct import Misconduct
 from ring.verify.plan import Plan
 from ring.verify.record import Promise
@@ -38,7 +37,7 @@ MOST_TOLD = 10
 """So many breaches are told with their story; `--json` has more."""
 
 
-def print_list(faults: Sequence[Fault | Misconduct | Restart]) -> None:
+def print_list(faults: Sequence[Fault | Misconduct]) -> None:
     """The faults there are."""
     terminal = console()
     columns = [

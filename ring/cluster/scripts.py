@@ -14,7 +14,7 @@ import trio
 
 from ring.cluster.placement import ALGORITHM
 from ring.cluster.view import Member, RingView
-from ring.protocol.codes import BadRequest, RingError
+from ring.protocol.codes import BadRequest
 from ring.protocol.names import SLOTS
 from ring.store.client import Redis
 from ring.store.keys import Keys
@@ -160,14 +160,13 @@ async def set_weight(redis: Redis, keys: Keys, name: str, weight: int) -> int:
     """Changes a member's weight, until it is restarted, and returns the epoch from which it holds.
 
     Raises:
-        BadRequest: the weight is not 1 to 1000.
-        RingError: the cluster has no such member.
+        BadRequest: the weight is not 1 to 1000, or the cluster has no such member.
     """
     if not 1 <= weight <= MAX_WEIGHT:
         raise BadRequest(f"weight: 1 to {MAX_WEIGHT}, not {weight}")
     answer = await Scripts(redis, keys).weight(name, weight)
     if answer.status == "gone":
-        raise RingError(f"{name} is no member of cluster {keys.cluster}: see ring status")
+        raise BadRequest(f"{name} is no member of cluster {keys.cluster}: see ring status")
     return answer.epoch
 
 

@@ -16,6 +16,9 @@ NOTICE_S = 0.75
 """How long a draining node serves as before. In this time a balancer learns of it, by `ring haproxy sync` or
 by `/readyz`, and then does not send here again whoever is asked to go."""
 
+NOTICE_PART = 0.25
+"""Of the time that is left, where that is short."""
+
 SETTLE_S = 1.0
 """How long a draining node lets a client's messages get their receipts before it asks the client to go."""
 
@@ -38,7 +41,7 @@ async def notice(sessions: Mapping[int, Session]) -> None:
     if the caller's deadline is near."""
     if sessions:
         left_s = trio.current_effective_deadline() - trio.current_time()
-        await trio.sleep(min(NOTICE_S, max(left_s, 0.0) / 4))
+        await trio.sleep(min(NOTICE_S, NOTICE_PART * max(left_s, 0.0)))
 
 
 async def drain(sessions: Mapping[int, Session], per_s: Callable[[], float]) -> None:

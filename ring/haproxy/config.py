@@ -42,6 +42,8 @@ class Options:
         max_clients: at one time.
         address_connections: at one time, of one source address.
         address_rate: new ones of it in 10 s.
+        run_as: the user and group that HAProxy becomes, and that may use the stats socket; None: those that
+            start it.
         route_by: the query's `user`, or the `sub` of a token.
         command: that is named in the first line.
     """
@@ -55,6 +57,7 @@ class Options:
     max_clients: int = 50_000
     address_connections: int = 1000
     address_rate: int = 1000
+    run_as: str | None = None
     route_by: RouteBy = "user"
     command: str = "ring haproxy render"
 
@@ -83,6 +86,10 @@ def render(options: Options) -> str:
         binds=_lines(binds),
         directory=_quotable(options.directory),
         operations=_address(options.operations),
+        socket_mode="600"
+        if options.run_as is None
+        else f"660 user {_word(options.run_as)} group {_word(options.run_as)}",
+        run_as="" if options.run_as is None else f"\n    user {options.run_as}\n    group {options.run_as}",
         places=options.places,
         max_clients=options.max_clients,
         max_connections=options.max_clients + OTHERS,
@@ -100,6 +107,13 @@ def _address(text: str) -> str:
     """As HAProxy reads it."""
     host, port = split_address(text)
     return f"{host}:{port}"
+
+
+def _word(name: str) -> str:
+    """The name of a user."""
+    if not all(character.isalnum() or character in "._-" for character in name) or not name:
+        raise BadRequest(f"no name of a user: {name!r}")
+    return name
 
 
 def _quotable(path: str) -> str:

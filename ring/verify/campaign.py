@@ -15,8 +15,7 @@ from ring.protocol.codes import RingError
 from ring.protocol.names import slot_of
 from ring.verify.crowd import Crowd
 from ring.verify.effect import Effect
-from ring.verify.front import Front
-from ring.verify.front_faults import Restart
+from ring.verify.front import in_front_of
 from ring.verify.misconduct import Misconduct
 from ring.verify.node import SiteFailed
 from ring.verify.oracle import Oracle
@@ -109,8 +108,9 @@ async def verify(plan: Plan, tell: Callable[[Progress], None], stop: trio.Event 
         site = await stack.enter_async_context(
             Site(nodes=plan.nodes, ttl_s=plan.ttl_s, options=plan.node_options, command=plan.command)
         )
-        front = await stack.enter_async_context(Front(site)) if plan.haproxy else None
-        await _Campaign(plan, site, front, outcome, tell, trio.Event() if stop is None else stop).run()
+        if plan.haproxy:
+            await stack.enter_async_context(in_front_of(site))
+        await _Campaign(plan, site, outcome, tell, trio.Event() if stop is None else stop).run()
     return outcome
 
 
@@ -119,7 +119,6 @@ class _Campaign:
         self,
         plan: Plan,
         site: Site,
-        front: Front | None,
         outcome: Outcome,
         tell: Callable[[Progress], None],
         stop: trio.Event,
@@ -127,7 +126,6 @@ class _Campaign:
         self._plan = plan
         self._stop = stop
         self._site = site
-        self._front = front
         self._outcome = outcome
         self._tell_with = tell
         self._known = known_faults(plan.nodes, plan.ttl_s, plan.outage_s, haproxy=plan.haproxy)
@@ -164,8 +162,8 @@ class _Campaign:
         outcome.seconds = now - oracle.origin
 
     def _edges(self) -> list[str]:
-        if self._front is not None:
-            return [self._front.address]
+        if self._site.front is not None:
+            return [self._site.front.address]
         return [self._site.edge(name) for name in self._site.serving()]
 
     # --- one fault
@@ -186,9 +184,6 @@ class _Campaign:
         try:
             if isinstance(fault, Misconduct):
                 effect = await fault.run(self._crowd, random)
-            elif isinstance(fault, Restart):
-                assert self._front is not None  # or it is not known
-                effect = await fault.run(self._front, random)
             else:
                 effect = await fault.run(self._site, random)
             window.victims, window.detail = effect.victims, effect.detail
@@ -198,8 +193,8 @@ class _Campaign:
         self._what = f"{name}: until all is whole"
         try:
             await self._site.whole(WHOLE_S)
-            if self._front is not None:
-                await self._front.agrees(WHOLE_S)
+            if self._site.front is not None:
+                await self._site.front.agrees(WHOLE_S)
         except SiteFailed as failure:
             self._outcome.failures.append(f"{name}: {failure}")
             window.planned = False

@@ -28,7 +28,7 @@ class Effect:
     """What a fault did.
 
     Attributes:
-        victims: the nodes that it hit; none if it hit Redis.
+        victims: the nodes that it hit; none if it hit Redis, or HAProxy.
         detail: one line on what was seen of it.
         began, healed: by Trio's clock. Between the two it was in effect; what follows may last longer.
     """

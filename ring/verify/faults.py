@@ -12,7 +12,7 @@ from random import Random
 
 import trio
 
-from ring.verify import network_faults, node_faults, redis_faults
+from ring.verify import front_faults, network_faults, node_faults, redis_faults
 from ring.verify.effect import MARGIN_S, START_S, Effect, FaultFailed
 from ring.verify.network_faults import ISOLATED_S, SPOKEN_S
 from ring.verify.node import SiteFailed
@@ -68,18 +68,21 @@ class Fault:
             raise FaultFailed(f"{self.name}: {failure}") from failure
         except trio.TooSlowError as late:
             raise FaultFailed(f"{self.name} was not over after {self.longest_s:g} s") from late
-        hit = " and ".join(effect.victims) or "Redis"
-        site.note(f"{self.name} of {hit} is over: {effect.detail}")
+        hit = f" of {' and '.join(effect.victims)}" if effect.victims else ""
+        site.note(f"{self.name}{hit} is over: {effect.detail}")
         return effect
 
 
-def faults(*, nodes: int = 4, ttl_s: float = TTL_S, outage_s: float = OUTAGE_S) -> dict[str, Fault]:
+def faults(
+    *, nodes: int = 4, ttl_s: float = TTL_S, outage_s: float = OUTAGE_S, haproxy: bool = False
+) -> dict[str, Fault]:
     """All faults, by name.
 
     Args:
         nodes: how many the site has.
         ttl_s: the site's lease.
         outage_s: how long the long ones last; more than a lease.
+        haproxy: whether there is one in front of the site.
     """
     if outage_s <= ttl_s:
         raise ValueError(f"an outage of {outage_s:g} s proves nothing where a lease is {ttl_s:g} s")
@@ -205,4 +208,18 @@ def faults(*, nodes: int = 4, ttl_s: float = TTL_S, outage_s: float = OUTAGE_S) 
             holds=True,
         ),
     )
-    return {row.name: row for row in table}
+    balancer = (
+        fault(
+            "haproxy-restart",
+            "HAProxy restarted with its files",
+            front_faults.LONGEST_S,
+            partial(front_faults.restart, empty=False),
+        ),
+        fault(
+            "haproxy-empty-restart",
+            "HAProxy restarted with nothing on its disk",
+            front_faults.LONGEST_S,
+            partial(front_faults.restart, empty=True),
+        ),
+    )
+    return {row.name: row for row in (*table, *(balancer if haproxy else ()))}

@@ -1,9 +1,9 @@
 """HAProxy in front of a site, with the agent that keeps it equal to the ring: `ring verify --haproxy` has its
 clients connect there, and restarts it too."""
 
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Self
 
 import trio
 
@@ -20,56 +20,26 @@ from ring.verify.site import MAX_NODES, Site
 CLIENTS = 5000
 """More than a crowd has, though all of it should connect twice at one time."""
 
+BEGIN_S = 30.0
+"""How long it may take until it has the ring for the first time."""
+
 
 class Front:
-    """`async with Front(site) as front`: HAProxy runs, and has the site's ring. Its tasks are the block's.
+    """An HAProxy in front of a site; made by `in_front_of`.
 
     Attributes:
         address: where clients connect, in all its lives.
-
-    Raises:
-        RingError: there is no HAProxy, or it does not start.
     """
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, address: str, balancer: Balancer) -> None:
+        self.address = address
         self._site = site
-        self._seats = Seat(), Seat()
-        self.address = self._seats[0].address
-        options = Options(
-            listen=self.address,
-            operations=self._seats[1].address,
-            places=MAX_NODES,
-            max_clients=CLIENTS,
-            address_connections=CLIENTS,
-            address_rate=1_000_000,
-        )
-        self._balancer = Balancer(site.directory / "haproxy", options)
+        self._balancer = balancer
         self._epoch = 0
         self._agreed = trio.Event()
-        self._stack = AsyncExitStack()
 
-    async def __aenter__(self) -> Self:
-        try:
-            await self._begin()
-        except BaseException:
-            await self.__aexit__()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
-
-    async def _begin(self) -> None:
-        for seat in self._seats:
-            self._stack.callback(seat.close)
-        await self._stack.enter_async_context(self._balancer)
-        nursery = await self._stack.enter_async_context(trio.open_nursery())
-        self._stack.callback(nursery.cancel_scope.cancel)
-        source = Nodes([f"http://{node.places['api']}" for node in self._site.nodes.values()])
-        nursery.start_soon(partial(sync, source, [self._balancer.agent()], on_synced=self._on_synced))
-        await self.agrees(30.0)
-
-    def _on_synced(self, agent: Agent, ring: Wanted) -> None:
+    def on_synced(self, agent: Agent, ring: Wanted) -> None:
+        """The agent has seen that HAProxy has this ring."""
         self._epoch = ring.epoch
         self._agreed.set()
         self._agreed = trio.Event()
@@ -110,3 +80,39 @@ class Front:
                 path.unlink()
         await self._balancer.start()
         self._site.note("HAProxy is back")
+
+
+@asynccontextmanager
+async def in_front_of(site: Site, program: str | None = None) -> AsyncIterator[Front]:
+    """HAProxy runs, and has the site's ring, for the block; it is `site.front` meanwhile.
+
+    Args:
+        site: the cluster.
+        program: the HAProxy; found if it is not given.
+
+    Raises:
+        RingError: there is no HAProxy, or it does not start.
+    """
+    seats = Seat(), Seat()
+    options = Options(
+        listen=seats[0].address,
+        operations=seats[1].address,
+        places=MAX_NODES,
+        max_clients=CLIENTS,
+        address_connections=CLIENTS,
+        address_rate=1_000_000,
+    )
+    try:
+        # Of a short name: the path of a socket in there may have a hundred bytes.
+        async with Balancer(site.directory / "h", options, program) as balancer:
+            site.front = front = Front(site, seats[0].address, balancer)
+            source = Nodes([f"http://{node.places['api']}" for node in site.nodes.values()])
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(sync, source, [balancer.agent()], on_synced=front.on_synced))
+                await front.agrees(BEGIN_S)
+                yield front
+                nursery.cancel_scope.cancel()
+    finally:
+        site.front = None
+        for seat in seats:
+            seat.close()

@@ -7,7 +7,6 @@ from random import Random
 from ring.child import COMMAND
 from ring.protocol.codes import BadRequest
 from ring.verify.faults import OUTAGE_S, TTL_S, Fault, faults
-from ring.verify.front_faults import RESTARTS, Restart
 from ring.verify.judge import Terms
 from ring.verify.misconduct import MISCONDUCTS, Misconduct
 from ring.verify.record import AFTERSHOCK_S
@@ -70,10 +69,10 @@ class Plan:
 
 def known_faults(
     nodes: int = 4, ttl_s: float = TTL_S, outage_s: float = OUTAGE_S, *, haproxy: bool = False
-) -> dict[str, Fault | Misconduct | Restart]:
+) -> dict[str, Fault | Misconduct]:
     """All there are, by name; those of HAProxy where there is one."""
-    restarts = RESTARTS if haproxy else {}
-    return {**faults(nodes=nodes, ttl_s=ttl_s, outage_s=outage_s), **MISCONDUCTS, **restarts}
+    of_site = faults(nodes=nodes, ttl_s=ttl_s, outage_s=outage_s, haproxy=haproxy)
+    return {**of_site, **MISCONDUCTS}
 
 
 def choose(text: str, known: Sequence[str]) -> tuple[str, ...]:
@@ -87,6 +86,8 @@ def choose(text: str, known: Sequence[str]) -> tuple[str, ...]:
     names = () if text == "none" else tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
         if name not in known:
+            if name.startswith("haproxy-"):
+                raise BadRequest(f"{name} needs an HAProxy: give --haproxy")
             raise BadRequest(f"no fault is called {name!r}: ring verify --list names them")
     return names
 

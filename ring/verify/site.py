@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
@@ -23,6 +23,9 @@ from ring.verify.gate import WAYS, Way
 from ring.verify.node import NodeProcess, SiteFailed, SiteNode
 from ring.verify.server import CALM_S, Store
 from ring.verify.standing import Standing
+
+if TYPE_CHECKING:
+    from ring.verify.front import Front
 
 CLUSTER = "verify"
 
@@ -45,6 +48,7 @@ class Site(Standing):
     Attributes:
         nodes: by name, those that are to be there: a fault may keep one of them away for a while.
         log: what happened, and when by Trio's clock.
+        front: the HAProxy before it, while there is one (`ring.verify.front`).
 
     Raises:
         SiteFailed: it does not come up.
@@ -67,6 +71,7 @@ class Site(Standing):
         self.cluster = cluster
         self.ttl_s = ttl_s
         self.log: list[tuple[float, str]] = []
+        self.front: Front | None = None
         self.directory: Path
         self._given_directory = directory
         self._initial = [f"n{number}" for number in range(1, nodes + 1)]

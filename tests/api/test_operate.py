@@ -43,10 +43,10 @@ class TestDrain:
         third = Facts(name="n3")
         async with served(third) as there:
             view = RingView.build("test", 7, [member("n1"), member("n2", api=there.base_url.netloc.decode())])
-            third.view = view
+            third.view = RingView.build("test", 7, [member("n2"), member("n3")])
             async with served(Facts(view=view)) as http:
                 response = await http.post("/v1/drain", json={"node": "n2"})
-        assert response.status_code == 400
+        assert (response.status_code, "this is n3, not n2" in message(response)) == (400, True)
         assert not third.drain_asked.is_set()
 
     async def test_the_other_node_is_gone(self) -> None:
@@ -61,6 +61,7 @@ class TestDrain:
         ("body", "words"),
         [
             (b'{"node":"n9"}', "the ring has no node 'n9': it has n1, n2, n3"),
+            (b'{"node":""}', "the ring has no node ''"),
             (b'{"name":"n2"}', 'send {"node":"n2"}, or nothing'),
             (b"n2", 'send {"node":"n2"}, or nothing'),
             (b'{"node":2}', 'send {"node":"n2"}, or nothing'),
@@ -105,6 +106,14 @@ class TestWeight:
             response = await http.post("/v1/weight", json=body)
         assert response.status_code == 400
         assert 'send {"node":"n2","weight":2}' in message(response)
+        assert facts.weights == []
+
+    async def test_no_such_node(self) -> None:
+        """It says which there are."""
+        async with served(facts := Facts()) as http:
+            response = await http.post("/v1/weight", json={"node": "n9", "weight": 2})
+        assert response.status_code == 400
+        assert message(response) == "the ring has no node 'n9': it has n1, n2, n3"
         assert facts.weights == []
 
     async def test_what_the_cluster_refuses(self) -> None:

@@ -72,3 +72,14 @@ def test_the_files_in_haproxy(name: str, options: Options) -> None:
     if options.route_by == "token":
         command += " --route-by token"
     assert text == render(replace(options, command=command))
+
+
+def test_it_may_give_up_root(tmp_path: Path) -> None:
+    """Then its group may use the socket, and no other name gets into the configuration."""
+    text = render(Options(run_as="haproxy"))
+    assert "    user haproxy\n    group haproxy\n" in text
+    assert "mode 660 user haproxy group haproxy level admin" in text
+    assert "\n    user " not in render(Options())
+    for name in ("", "ha proxy", "x\n    user root"):
+        with pytest.raises(BadRequest, match="no name of a user"):
+            render(Options(run_as=name))

@@ -17,7 +17,7 @@ import trio
 
 from ring.client.connection import STEADY_S
 from ring.haproxy.program import find
-from tests.integration.front import NAMES, Front, front
+from tests.integration.scene import NAMES, Scene, behind_haproxy
 
 WHOLE_S = 30.0
 FROZEN_S = 10.0
@@ -25,12 +25,12 @@ CALM_S = STEADY_S + 1.0  # a client that loses one connection after the other wa
 MOST_S = 60.0  # for one of them
 
 
-def busiest(here: Front) -> tuple[str, list[str]]:
+def busiest(here: Scene) -> tuple[str, list[str]]:
     """The node that has most clients, and who they are."""
     return max(((name, here.on(name)) for name in NAMES), key=lambda node: len(node[1]))
 
 
-async def served(here: Front, users: list[str], since: float) -> list[float]:
+async def served(here: Scene, users: list[str], since: float) -> list[float]:
     """Returns once each has got a message that was sent after this time: after how many seconds each did."""
     await here.load.watch.until(lambda: here.load.served_since(users, since))
     sent = {user: client.sent for user, client in here.load.users.items()}
@@ -45,12 +45,12 @@ async def served(here: Front, users: list[str], since: float) -> list[float]:
     ]
 
 
-async def until_under_way(here: Front, users: list[str]) -> None:
+async def until_under_way(here: Scene, users: list[str]) -> None:
     """Returns when messages are on their way to these."""
     await here.load.watch.until(lambda: len(here.load.under_way(here.load.users, users)) > 0)
 
 
-async def kill(here: Front) -> list[float]:
+async def kill(here: Scene) -> list[float]:
     """SIGKILL, and a start: for each client of the node, after how many seconds it was served again."""
     name, hit = busiest(here)
     assert hit
@@ -63,7 +63,7 @@ async def kill(here: Front) -> list[float]:
     return seconds
 
 
-async def freeze(here: Front) -> tuple[list[float], list[float]]:
+async def freeze(here: Scene) -> tuple[list[float], list[float]]:
     """SIGSTOP for ten seconds: the longest silence of each of its clients, and of each of the others."""
     name, hit = busiest(here)
     others = [user for user in here.load.users if user not in hit]
@@ -87,7 +87,7 @@ async def freeze(here: Front) -> tuple[list[float], list[float]]:
 async def run(program: str, kills: int, freezes: int) -> dict[str, object]:
     """The figures, and what became of all messages."""
     with TemporaryDirectory(prefix="ring-outages-") as directory:
-        async with front(Path(directory), program, MOST_S * (kills + freezes + 2)) as here:
+        async with behind_haproxy(Path(directory), program, MOST_S * (kills + freezes + 2)) as here:
             killed = [await kill(here) for _ in range(kills)]
             frozen = [await freeze(here) for _ in range(freezes)]
             await here.settle()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.integration.front import BUDGET, CLIENTS, NAMES, front
+from tests.integration.scene import BUDGET, CLIENTS, NAMES, behind_haproxy
 
 pytestmark = pytest.mark.alone  # it holds times to bounds
 
@@ -19,7 +19,7 @@ Record = Callable[[str, object], None]
 
 async def test_all_nodes_are_restarted_in_turn(tmp_path: Path, program: str, record: Record) -> None:
     """Under some 500 messages per second: nobody notices, and in no second more than the budget reconnect."""
-    async with front(tmp_path, program) as here:
+    async with behind_haproxy(tmp_path, program) as here:
         began = trio.current_time()
         for name in NAMES:
             await here.site.stop(name)
@@ -43,7 +43,7 @@ async def test_all_nodes_are_restarted_in_turn(tmp_path: Path, program: str, rec
 
 async def test_a_node_is_drained(tmp_path: Path, program: str, record: Record) -> None:
     """`ring drain` empties it, and it ends."""
-    async with front(tmp_path, program) as here:
+    async with behind_haproxy(tmp_path, program) as here:
         leaving = here.on("n2")
         api = f"http://{here.site.nodes['n1'].places['api']}"
         here.site.nodes["n2"].serves = False  # its end is no surprise
@@ -65,7 +65,7 @@ async def test_a_node_is_drained(tmp_path: Path, program: str, record: Record) -
 
 async def test_a_node_is_killed(tmp_path: Path, program: str, record: Record) -> None:
     """Its clients come through HAProxy to the others, and go on."""
-    async with front(tmp_path, program) as here:
+    async with behind_haproxy(tmp_path, program) as here:
         hit = here.on("n3")
         await here.load.watch.until(lambda: len(here.load.under_way(here.load.users, hit)) > 0)
         here.site.kill("n3")  # with messages on their way to it

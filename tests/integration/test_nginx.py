@@ -2,10 +2,9 @@
 
 import re
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -65,14 +64,18 @@ async def front(redis_url: str, directory: Path, **limits: str) -> AsyncIterator
     """Three nodes, and nginx."""
     port = free_port()
     with trio.fail_after(DEADLINE_S):
-        async with nodes(redis_url, *NAMES, trusted_proxies=("127.0.0.1",)) as cluster:
+        async with (
+            nodes(redis_url, *NAMES, trusted_proxies=("127.0.0.1",)) as cluster,
+            AsyncExitStack() as stack,
+        ):
             edges = [node.addresses["edge"] for node in cluster.values()]
             configuration = directory / "nginx.conf"
             configuration.write_text(adapted(directory, port, edges, **limits), "utf-8")
             assert NGINX is not None
+            errors = stack.enter_context((directory / "error.log").open("wb"))
             process = await trio.lowlevel.open_process(
                 [NGINX, "-p", str(directory), "-c", str(configuration), "-g", "daemon off;"],
-                stderr=subprocess.DEVNULL,
+                stderr=errors,
             )
             try:
                 with trio.fail_after(READY_S):
@@ -140,7 +143,10 @@ async def test_a_node_that_is_gone(redis_url: str, tmp_path: Path) -> None:
         while "n3" in nodes:  # old workers take connections for a moment
             nodes = {welcome.node for welcome in await visits(here.port, users(50, 3))}
         assert nodes == {"n1", "n2"}
+        async with visiting(here.port, "ann", token="secret"), visiting(here.port, "bob", token="secret"):
+            pass
         assert any(f"{gone}, " in line for line in here.logged()), "one was sent there in vain"
+        assert "secret" not in (tmp_path / "error.log").read_text("utf-8"), "in which requests are quoted"
 
 
 async def test_a_reload_cuts_nobody(redis_url: str, tmp_path: Path) -> None:

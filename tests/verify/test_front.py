@@ -6,27 +6,57 @@ from random import Random
 import pytest
 import trio
 
+from ring.protocol.codes import RingError
 from ring.verify.effect import FaultFailed
-from ring.verify.front import Front
-from ring.verify.front_faults import RESTARTS
+from ring.verify.faults import faults
+from ring.verify.front import Front, in_front_of
 from ring.verify.node import SiteFailed
 from ring.verify.site import Site
 
 DEADLINE_S = 60
+FAULTS = faults(haproxy=True)
 
 
 @pytest.fixture
-async def front() -> AsyncIterator[Front]:
-    """In front of one node."""
+async def site() -> AsyncIterator[Site]:
+    """One node."""
     with trio.fail_after(DEADLINE_S):
-        async with Site(nodes=1) as site, Front(site) as front:
-            yield front
+        async with Site(nodes=1) as site:
+            yield site
 
 
-async def test_nobody_is_connected(front: Front) -> None:
+@pytest.fixture
+async def front(site: Site) -> AsyncIterator[Front]:
+    """In front of it."""
+    async with in_front_of(site) as front:
+        yield front
+
+
+@pytest.mark.usefixtures("front")
+async def test_nobody_is_connected(site: Site) -> None:
     """Then nobody can notice that it is restarted."""
-    with pytest.raises(FaultFailed, match="nobody was connected through HAProxy"):
-        await RESTARTS["haproxy-restart"].run(front, Random(1))
+    with pytest.raises(FaultFailed, match="haproxy-restart: nobody was connected through HAProxy"):
+        await FAULTS["haproxy-restart"].run(site, Random(1))
+
+
+async def test_there_is_none(site: Site) -> None:
+    """Nor can it then be restarted."""
+    with pytest.raises(FaultFailed, match="there is no HAProxy in front"):
+        await FAULTS["haproxy-empty-restart"].run(site, Random(1))
+
+
+async def test_it_does_not_come_back(site: Site, front: Front) -> None:
+    """That ends the fault, and not the whole run."""
+
+    async def fails(*, empty: bool) -> None:
+        raise RingError("it does not start")
+
+    async def one() -> int:
+        return 1
+
+    front.start, front.connections = fails, one  # type: ignore[method-assign] # for this test
+    with pytest.raises(FaultFailed, match="haproxy-restart: HAProxy: it does not start"):
+        await FAULTS["haproxy-restart"].run(site, Random(1))
 
 
 async def test_it_does_not_get_the_ring(front: Front) -> None:

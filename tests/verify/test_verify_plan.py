@@ -5,7 +5,6 @@ from itertools import pairwise
 import pytest
 
 from ring.protocol.codes import BadRequest
-from ring.verify.front_faults import RESTARTS
 from ring.verify.plan import Plan, choose, known_faults, order
 
 
@@ -49,8 +48,11 @@ def test_faults() -> None:
     """There are those of the site and those of the crowd, and each says how long it lasts."""
     known = known_faults()
     assert {"kill", "redis-rollback", "link-cut-one-way", "slow-clients", "mute-clients"} <= set(known)
-    assert not RESTARTS.keys() & known.keys()
+    restarts = {"haproxy-restart", "haproxy-empty-restart"}
+    assert not restarts & known.keys()
+    with pytest.raises(BadRequest, match="haproxy-restart needs an HAProxy: give --haproxy"):
+        choose("kill,haproxy-restart", list(known))
     known = known_faults(haproxy=True)
-    assert RESTARTS.keys() <= known.keys()
+    assert restarts <= known.keys()
     assert all(name == fault.name and fault.longest_s > 0 for name, fault in known.items())
     assert Plan(1, ("kill", "kill")).longest_s == 2 * (known["kill"].longest_s + 2.5 + 3.0)

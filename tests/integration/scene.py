@@ -3,17 +3,12 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import trio
 
-from ring.haproxy.config import Options
-from ring.haproxy.program import Balancer
-from ring.haproxy.source import Nodes
-from ring.haproxy.sync import sync
-from ring.store.embedded import free_port
+from ring.verify.front import in_front_of
 from ring.verify.site import Site
 from tests.integration.load import LibraryClient, Load
 
@@ -24,12 +19,11 @@ OPTIONS = {"reconnects_per_s": f"{BUDGET:g}", "linger_s": "5", "spill_after_s": 
 
 
 @dataclass
-class Front:
+class Scene:
     """Four nodes, HAProxy, and clients that know it alone."""
 
     site: Site
     load: Load
-    balancer: Balancer
     reconnects: list[float] = field(default_factory=list)
 
     async def watch_reconnects(self) -> None:
@@ -80,7 +74,7 @@ class Front:
 
 
 @asynccontextmanager
-async def front(directory: Path, program: str, deadline_s: float = 150.0) -> AsyncIterator[Front]:
+async def behind_haproxy(directory: Path, program: str, deadline_s: float = 150.0) -> AsyncIterator[Scene]:
     """All of it under load.
 
     Args:
@@ -88,25 +82,18 @@ async def front(directory: Path, program: str, deadline_s: float = 150.0) -> Asy
         program: the HAProxy.
         deadline_s: for the block.
     """
-    address = f"127.0.0.1:{free_port()}"
-    options = Options(listen=address, operations=f"127.0.0.1:{free_port()}", max_clients=500)
-    (directory / "site").mkdir()
     with trio.fail_after(deadline_s):
         async with (
-            Site(nodes=4, ttl_s=3.0, options=OPTIONS, directory=directory / "site") as site,
-            Balancer(directory / "h", options, program) as balancer,
+            Site(nodes=4, ttl_s=3.0, options=OPTIONS, directory=directory) as site,
+            in_front_of(site, program) as haproxy,
             trio.open_nursery() as nursery,
         ):
-            load, synced = Load(5), trio.Event()
-            source = Nodes([f"http://{node.places['api']}" for node in site.nodes.values()])
-            agent = balancer.agent()
-            nursery.start_soon(partial(sync, source, [agent], on_synced=lambda *_: synced.set()))
-            await synced.wait()
+            load = Load(5)
             for number in range(CLIENTS):
-                client = LibraryClient([address], f"user {number}", load.watch)
+                client = LibraryClient([haproxy.address], f"user {number}", load.watch)
                 load.library[client.user] = client
                 await nursery.start(client.run)
-            here = Front(site, load, balancer)
+            here = Scene(site, load)
             assert here.off_owner() == [], "all landed on their owner"
             nursery.start_soon(here.watch_reconnects)
             nursery.start_soon(load.run)

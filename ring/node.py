@@ -265,6 +265,7 @@ class Node:
             self._open_or_close()
             budget = self.settings.reconnects_per_s
             await farewell.drain(self.attachments.sessions, lambda: farewell.part_of(budget, self.view))
+        self._open_or_close()  # however little time there was
         with trio.move_on_after(FAREWELL_S if self._redis.connected else 0):
             await self._membership.leave()
         _log.info("left", node=self.name, sessions=len(self.attachments.sessions))

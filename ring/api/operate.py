@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from importlib import import_module
 from typing import Protocol, TypeVar
 
 import msgspec
 import structlog
 import trio
 from msgspec import Struct
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ring.api.answers import HasView, answer, ring_of
@@ -74,8 +75,8 @@ async def drain(node: OperatedNode, request: Request) -> Response:
 
 async def _forward(name: str, api: str, request: Request) -> Response:
     """Passes a drain on to the node that it is for."""
-    import httpx  # which takes a while: most nodes never pass anything on
-
+    # It takes a while, and most nodes never pass anything on.
+    httpx = await trio.to_thread.run_sync(import_module, "httpx")
     passed_on = ("authorization", "x-request-id")
     headers = {name: value for name, value in request.headers.items() if name in passed_on}
     try:
@@ -122,7 +123,10 @@ def _member(node: OperatedNode, name: str) -> Member:
 
 
 async def _body(request: Request, kind: type[T], example: str) -> T:
-    content = await _read(request.stream())
+    try:
+        content = await _read(request.stream())
+    except ClientDisconnect:
+        raise BadRequest("the rest of the request did not come") from None
     try:
         return msgspec.json.decode(content or b"{}", type=kind)
     except msgspec.DecodeError as error:

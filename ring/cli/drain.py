@@ -1,10 +1,10 @@
 """`ring drain` and `ring weight`: what an operator does to a node of a running cluster."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ring.cli.reach import ApiOption, ClusterOption, KeyOption, RedisOption, Unreachable, find
 from ring.protocol.codes import BadRequest, RingError
@@ -44,6 +44,7 @@ class _Life(Struct):
     name: str
     incarnation: str
     api: str
+    own: dict[str, Any] | None = field(default=None, name="self")
 
 
 class _Lives(Struct):
@@ -65,11 +66,17 @@ async def _drain(reach: "Reach", name: str, wait_s: float) -> int:
         typer.echo(f"{name} drains: its slots go to the others, then its clients")
         if not wait_s:
             return 0
-        others = replace(reach, api=tuple(api_url(other.api) for other in nodes if other is not node))
-        itself = replace(reach, api=(api_url(node.api),))
+        asked_itself = node.own is not None
+        others = tuple(api_url(other.api) for other in nodes if other is not node)
+        looks = (
+            # It leaves the ring. Silence says so if nobody but it could be asked.
+            (replace(reach, api=(*others, *reach.api)), not asked_itself),
+            # Then it ends.
+            (replace(reach, api=(api_url(node.api), *(reach.api if asked_itself else ()))), False),
+        )
         with trio.move_on_after(wait_s):
-            for seen_by in (others, itself):  # it leaves the ring, and then it ends
-                while await _is_there(http, seen_by, node):  # noqa: ASYNC110 - nobody tells
+            for asked, if_silent in looks:
+                while await _is_there(http, asked, node, if_silent=if_silent):  # noqa: ASYNC110 - nobody tells
                     await trio.sleep(LOOK_EVERY_S)
             typer.echo(f"{name} has left")
             return 0
@@ -77,20 +84,21 @@ async def _drain(reach: "Reach", name: str, wait_s: float) -> int:
     return 1
 
 
-async def _is_there(http: "httpx.AsyncClient", reach: "Reach", node: _Life) -> bool:
-    """Whether this life of a node is in the ring of those who can be asked; no, if nobody can."""
+async def _is_there(http: "httpx.AsyncClient", reach: "Reach", node: _Life, *, if_silent: bool) -> bool:
+    """Whether this life of a node is in the ring of those who can be asked."""
     from ring.cli.reach import get_any
 
     try:
         nodes = (await get_any(http, reach, "/v1/nodes", _Lives)).nodes
     except Unreachable:
-        return False
+        return if_silent
     except RingError:
         return True  # it knows no ring, but it answers
     return any((other.name, other.incarnation) == (node.name, node.incarnation) for other in nodes)
 
 
 def weight(
+    context: typer.Context,
     node: NodeArgument,
     weight: Annotated[int, typer.Argument(metavar="WEIGHT", help="1 to 1000, beside those of the others.")],
     api: ApiOption = None,
@@ -105,9 +113,17 @@ def weight(
     """
     import trio
 
+    if _source(context, "redis") == "COMMANDLINE" and _source(context, "api") == "ENVIRONMENT":
+        api = None  # RING_API may be of another cluster
     reach = find(api, api_key_file, redis, cluster)
     epoch = trio.run(_ask_for_weight if reach.api else _weigh, reach, node, weight)
     typer.echo(f"{node} has weight {weight} from epoch {epoch} on")
+
+
+def _source(context: typer.Context, name: str) -> str:
+    """Where an option comes from."""
+    source = context.get_parameter_source(name)
+    return "" if source is None else source.name
 
 
 class _Weighed(Struct):

@@ -12,9 +12,10 @@ import trio
 from ring.cluster.view import RingView
 from ring.router.attachments import Session
 
-NOTICE_S = 0.75
-"""How long a draining node serves as before. In this time a balancer learns of it, by `ring haproxy sync` or
-by `/readyz`, and then does not send here again whoever is asked to go."""
+NOTICE_S = 1.25
+"""How long a draining node serves as before. In this time a balancer learns of it, by `ring haproxy sync`
+(half a second) or by `/readyz` (HAProxy asks each second, and again after 0.2 s), and then does not send here
+again whoever is asked to go."""
 
 NOTICE_PART = 0.25
 """Of the time that is left, where that is short."""
@@ -58,17 +59,20 @@ async def drain(sessions: Mapping[int, Session], per_s: Callable[[], float]) -> 
     """
     began = trio.current_time()
     all_by = began + IN_TIME * (trio.current_effective_deadline() - began)
+    settled_by = min(began + SETTLE_S, (began + all_by) / 2)
     asked: set[int] = set()
-    free_at = began
+    free_at = looked_at = began
     while sessions:
         now = trio.current_time()
+        until = now + max(LOOK_EVERY_S, now - looked_at)  # the next look may be as late as this one
+        looked_at = now
         left = [session for sid, session in tuple(sessions.items()) if sid not in asked]
         pace = max(IN_BUDGET * per_s(), len(left) / max(all_by - now, LOOK_EVERY_S))
         for session in left:
             at = max(free_at, now)
-            if at >= now + LOOK_EVERY_S:
+            if at >= until:
                 break
-            if session.settled or now >= began + SETTLE_S:
+            if session.settled or now >= settled_by:
                 free_at = at + 1 / pace
                 asked.add(session.sid)
                 session.reconnect(round(1000 * (at - now)), "the node drains")

@@ -156,8 +156,11 @@ class Agent:
             return
         state = await self.runtime.ask("show servers state")
         text = "".join(f"{key} {value}\n" for key, value in table)
-        for name, content in ((MAP, text), (STATE, state)):
-            await trio.to_thread.run_sync(_replace, self._directory / name, content)
+        try:
+            for name, content in ((MAP, text), (STATE, state)):
+                await trio.to_thread.run_sync(_replace, self._directory / name, content)
+        except OSError as error:
+            raise RingError(f"cannot write to {self._directory}: {error.strerror}") from None
         self._written = table
 
 

@@ -70,6 +70,7 @@ def _pack(letter: Letter, now: float, *, text: bool) -> PeerLetter:
         waiters + (letter.waiters or []),
         letter.home,
         0 if letter.expires_at == NEVER else max(1, round((letter.expires_at - now) * 1000)),
+        letter.found,
     )
 
 
@@ -146,4 +147,6 @@ def _unpack(packed: PeerLetter, now: float) -> Letter:
         now + packed.expires_ms / 1000 if packed.expires_ms else NEVER,
         packed.home,
         handed=True,
+        # A node of the release before does not say it.
+        found=packed.found or (packed.home is not None and not packed.seen),
     )

@@ -165,6 +165,7 @@ class Letter(Struct, array_like=True, gc=False):
     waiters: list[tuple[str, int]]  # (gateway, ref): who is owed a receipt
     home: Seq | None = None  # the sequence under which Redis keeps it
     expires_ms: int = 0  # what is left of its `ttl_s`, 0 if it has none
+    found: bool = False  # read from Redis, and sent to no session since
 
 
 class HandOver(Struct, array_like=True, tag=11):

@@ -13,6 +13,9 @@ from ring.protocol.codes import BadRequest
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 """No HTTP begins so."""
 
+UNKNOWN = "unknown:0"
+"""Of a connection that came over something else than TCP: it is nobody's who is trusted."""
+
 MOST_BYTES = 4096
 """A balancer says less than this, certificates included."""
 
@@ -25,8 +28,8 @@ _ADDRESSES = {0x11: (4, "{}:{}"), 0x21: (16, "[{}]:{}")}
 def parse(data: bytes) -> tuple[str | None, int] | None:
     """What stands at the beginning of a connection: where it comes from, and how long the words are.
 
-    The address is "ip:port"; None if the balancer speaks for itself, as in a health check. The whole is None
-    if more has to come.
+    The address is "ip:port", or `UNKNOWN`; None if the balancer speaks for itself, as in a health check. The
+    whole is None if more has to come.
 
     Raises:
         BadRequest: it is not the PROXY protocol, or not of version 2.
@@ -43,8 +46,10 @@ def parse(data: bytes) -> tuple[str | None, int] | None:
     end = _HEAD.size + length
     if len(data) < end:
         return None
-    if command == _LOCAL or family not in _ADDRESSES:
+    if command == _LOCAL:
         return None, end
+    if family not in _ADDRESSES:
+        return UNKNOWN, end
     size, written = _ADDRESSES[family]
     if length < 2 * size + 4:
         raise BadRequest(f"a header of the PROXY protocol of {length} bytes has no room for its addresses")

@@ -77,7 +77,7 @@ class Front:
         """Starts it again; with nothing on its disk, if `empty`."""
         if empty:
             for path in self._balancer.directory.iterdir():
-                path.unlink()
+                path.unlink(missing_ok=True)  # the agent may be writing
         await self._balancer.start()
         self._site.note("HAProxy is back")
 

@@ -2,6 +2,8 @@
 
 import httpx
 import pytest
+import trio
+from structlog.testing import capture_logs
 
 from ring.api import operate
 from ring.cluster.view import RingView
@@ -89,6 +91,22 @@ class TestDrain:
         async with served(joining := Facts(view=None)) as http:
             assert (await http.post("/v1/drain")).status_code == 503
         assert not joining.drain_asked.is_set()
+
+    async def test_half_a_request(self) -> None:
+        """Whoever breaks off has asked for nothing, and it is no error of the node's."""
+        facts = Facts()
+        async with served(facts) as http:
+            host, port = http.base_url.host, http.base_url.port
+            assert port is not None
+            with capture_logs() as logs:
+                async with await trio.open_tcp_stream(host, port) as stream:
+                    head = b"POST /v1/drain HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
+                    await stream.send_all(head + b"{")
+                with trio.fail_after(5):
+                    while not any(log["event"] == "request ended" for log in logs):  # noqa: ASYNC110 - it tells nobody
+                        await trio.sleep(0.01)
+        assert [log for log in logs if log["log_level"] == "error"] == []
+        assert not facts.drain_asked.is_set()
 
 
 class TestWeight:

@@ -24,7 +24,7 @@ class Client:
 
     def reconnect(self, after_ms: int, why: str) -> None:
         """It is asked."""
-        assert 0 <= after_ms <= 1000 * LOOK_EVERY_S
+        assert 0 <= after_ms <= 1000 * LOOK_EVERY_S + 31
         self._hall.comes.append((trio.current_time() + after_ms / 1000, self.sid))
         if not self._stays:
             del self._hall.sessions[self.sid]
@@ -90,6 +90,23 @@ async def test_messages_get_their_receipts_first(autojump_clock: MockClock, sett
     await hall.empty(lambda: 1000)
     assert (trio.current_time() - began < 0.1) == settled
     assert trio.current_time() - began < SETTLE_S + 0.1
+
+
+async def test_time_is_too_short_for_receipts(autojump_clock: MockClock) -> None:
+    """Then they are asked all the same."""
+    hall = Hall(3, settled=False)
+    await hall.empty(lambda: 1000, within_s=SETTLE_S / 2)
+    assert sorted(sid for _, sid in hall.comes) == [0, 1, 2]
+
+
+async def test_the_node_is_busy(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks less often whom to ask: it asks more of them then, each for a moment of its own."""
+    sleep = trio.sleep
+    monkeypatch.setattr(trio, "sleep", lambda seconds: sleep(seconds + 0.03))
+    hall, began = Hall(3000), trio.current_time()
+    await hall.empty(lambda: 500, within_s=9)
+    assert trio.current_time() - began < 7.5
+    assert 400 < hall.most_per_s(began) <= 500
 
 
 @pytest.mark.parametrize(("within_s", "waits_s"), [(10, NOTICE_S), (1, 0.25), (inf, NOTICE_S)])

@@ -37,7 +37,7 @@ async def test_all_nodes_are_restarted_in_turn(tmp_path: Path, program: str, rec
         here.assert_nobody_noticed()
         assert len(here.reconnects) >= CLIENTS, "everybody had to go, some of them more than once"
         # Those who took longer than others, on a machine that is busy with all of this.
-        assert here.most_reconnects_per_s() <= BUDGET * (1.2 + here.load.stalled_s)
+        assert here.most_reconnects_per_s() <= BUDGET * (1.5 + here.load.stalled_s)
         assert here.longest_silence(list(here.load.library)) < SILENCE_S + here.load.stalled_s
 
 

@@ -135,7 +135,7 @@ async def test_haproxy_is_restarted(redis_url: str, tmp_path: Path, program: str
         if files == "kept":
             assert off_owner(await visits(here.plain, users(50, 5))) == []
         await here.synced()
-        assert trio.current_time() - started < 2 * WITHIN_S
+        assert trio.current_time() - started < 3 * WITHIN_S
         assert off_owner(await visits(here.plain, users(200, 5))) == []
         assert await here.balancer.agent().differences(wanted(await here.source.read())) == []
 
@@ -178,19 +178,24 @@ async def test_a_reload_is_seamless(redis_url: str, tmp_path: Path, program: str
             assert ann.session in [session.name for session in sessions]
 
 
+async def answer(port: int) -> bytes:
+    """What a client gets first; nothing, if it is cut."""
+    try:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            request, _ = client_request("localhost", "/v1/connect?user=eve", [wire.SUBPROTOCOL])
+            await stream.send_all(request)
+            return bytes(await stream.receive_some())
+    except (OSError, trio.BrokenResourceError):
+        return b""
+
+
 async def test_an_address_has_its_limit(redis_url: str, tmp_path: Path, program: str) -> None:
     """So many connections at one time, and no more until some have ended."""
     async with front(redis_url, tmp_path, program, connections=2) as here:
         async with visiting(here.plain, "ann"), visiting(here.plain, "bob"):
-            with pytest.raises((AssertionError, OSError, trio.BrokenResourceError)):
-                async with visiting(here.plain, "eve"):
-                    pass
-        while True:
-            try:
-                async with visiting(here.plain, "eve"):
-                    break
-            except (AssertionError, OSError, trio.BrokenResourceError):
-                await trio.sleep(0.05)  # it has to see that they went
+            assert await answer(here.plain) == b""
+        while not await answer(here.plain):  # noqa: ASYNC110 - it has to see that they went
+            await trio.sleep(0.05)
 
 
 @pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.77"])

@@ -23,7 +23,7 @@ DEADLINE_S = 90
 WHOLE_S = 20.0
 WITHIN_S = 1.0
 """So soon a change of the ring is in the map."""
-STARTED_S = 3.0
+STARTED_S = 5.0
 """So soon after its start an agent has healed what it finds: an interpreter has to start."""
 LOOK_EVERY_S = 0.02
 

@@ -49,12 +49,23 @@ async def test_weight(redis_url: str, way: str) -> None:
         assert (code, out) == (0, f"n1 has weight 3 from epoch {view.epoch} on\n")
         assert [member.weight for member in view.members] == [3, 1]
         code, _, err = await typed("weight", "n9", "3", *there)
-        assert (code, "n9" in err) == (1, True), err
+        assert (code, "n9" in err) == (2, True), err
         code, _, err = await typed("weight", "n1", "0", *there)
         assert (code, "weight: 1 to 1000, not 0" in err) == (2, True), err
     nobody = ("--redis", "redis://127.0.0.1:1/0") if way == "redis" else ("--api", "127.0.0.1:1")
     code, _, err = await typed("weight", "n1", "3", *nobody)
     assert (code, "127.0.0.1:1" in err) == (3, True)
+
+
+async def test_a_redis_that_is_named_is_meant(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the environment names a node, which may be another cluster's."""
+    async with nodes(redis_url, "n1", "n2") as cluster:
+        monkeypatch.setenv("RING_API", "127.0.0.1:1")
+        code, out, err = await typed("weight", "n1", "3", "--redis", redis_url, "--cluster", "test")
+        assert (code, out.startswith("n1 has weight 3 from epoch ")) == (0, True), err
+        code, _, err = await typed("weight", "n1", "3")
+        assert (code, "127.0.0.1:1" in err) == (3, True)
+        assert set(cluster) == {"n1", "n2"}
 
 
 async def test_drain(redis_url: str) -> None:

@@ -3,7 +3,7 @@
 from ring.mailbox.handover import pack, put_behind, take
 from ring.protocol.peer import Attach, Seq
 from tests.mailbox.moving import LATER, SLOT, follow, gaining, hand_over, wired
-from tests.mailbox.office import EPOCH, Office, Seat
+from tests.mailbox.office import EPOCH, Office, Seat, stored_office
 
 
 def replaced() -> tuple[Office, Office]:
@@ -119,3 +119,46 @@ def test_a_cursor_of_an_owner_between_says_nothing_of_what_came_late() -> None:
     new.mailboxes.serve([SLOT])
     back = new.attach(resume=f"{LATER}-5")
     assert back.ids == ["m1"]
+
+
+def test_what_was_found_in_redis_and_nobody_had_is_missed_by_whoever_comes_later() -> None:
+    """It stays found when it is handed over: its number alone says that somebody must have had it.
+
+    The first owner could not read what Redis kept, and sent a session what came later. The next one read it
+    while that session was not there, and handed it over to a third.
+    """
+    first = stored_office()
+    first.send("kept")
+    first.spend(5)
+    first.redis = False
+    seat = first.attach(session="n1.x", gateway="n9", handle=5)
+    first.be_away(3)
+    first.send("m2")
+    assert seat.ids == ["m2"], "it does not wait for Redis"
+
+    second = Office(epoch=EPOCH, clock=first.clock, node="n2", store=first.store)
+    second._ids = first._ids
+    second.mailboxes.moved(LATER, {SLOT}, ())
+    second.mailboxes.serve([SLOT])
+    second.attach("tablet").leave(clean=False)
+    second.carry()
+
+    third = gaining(first, name="n3", epoch=LATER + 1)
+    hand_over(second, third)
+    third.mailboxes.serve([SLOT])
+    attach = Attach(1, "bob", "phone", "n1.x", "", 0, seat.last, (EPOCH, 0), "client", None, [])
+    seats: list[Seat] = []
+
+    def come() -> None:
+        if third.mailboxes.ready("bob", come, seat.last):
+            put_behind(third.mailboxes, attach)
+            sent, acked = seat.last, (EPOCH, 0)
+            seats.append(third.attach(session="n1.x", sent=sent, acked=acked, gateway="n1", handle=1))
+
+    come()
+    third.carry()
+    third.send("m3")
+    assert sorted(filter(None, seats[0].ids)) == ["kept", "m3"]
+    seats[0].ack()
+    third.carry()
+    assert third.kept() == []

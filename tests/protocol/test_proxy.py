@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ring.protocol.codes import BadRequest
-from ring.protocol.proxy import SIGNATURE, parse
+from ring.protocol.proxy import SIGNATURE, UNKNOWN, parse
 
 IPV4 = bytes([203, 0, 113, 7, 10, 0, 0, 1]) + struct.pack("!HH", 5000, 443)
 IPV6 = bytes.fromhex("20010db8000000000000000000000007") + bytes(16) + struct.pack("!HH", 5000, 443)
@@ -26,8 +26,9 @@ def said(body: bytes, *, command: int = 0x21, family: int = 0x11) -> bytes:
         (said(IPV4 + b"\x04\x00\x02no"), "203.0.113.7:5000"),  # and something else
         (said(b"", command=0x20, family=0), None),  # a health check
         (said(IPV4, command=0x20), None),
-        (said(b"/a/socket" + bytes(207), family=0x31), None),
-        (said(IPV4, family=0x12), None),  # UDP
+        (said(b"/a/socket" + bytes(207), family=0x31), UNKNOWN),
+        (said(IPV4, family=0x12), UNKNOWN),  # UDP
+        (said(b"", family=0), UNKNOWN),
     ],
 )
 def test_where_a_connection_comes_from(header: bytes, address: str | None) -> None:

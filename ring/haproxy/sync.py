@@ -57,7 +57,7 @@ async def sync(
             except RingError as error:
                 trouble.is_(str(error))
             else:
-                if last is not view:
+                if last is None or (view.epoch, view.members) != (last.epoch, last.members):
                     last, ring = view, await trio.to_thread.run_sync(wanted, view)
                     why = _why_not(ring, known)
                     if not why:

@@ -2,6 +2,7 @@
 
 from typing import cast
 
+import pytest
 import trio
 from structlog.testing import capture_logs
 
@@ -11,7 +12,7 @@ from ring.haproxy.agent import Agent
 from ring.haproxy.runtime import HAProxySilent, Runtime
 from ring.haproxy.source import NoRing, Source
 from ring.haproxy.sync import sync
-from ring.haproxy.wanted import Wanted
+from ring.haproxy.wanted import Wanted, wanted
 from ring.protocol.codes import RingError
 
 
@@ -101,3 +102,23 @@ async def test_rings_that_are_not_applied(nursery: trio.Nursery) -> None:
         await rounds(3)
         nursery.cancel_scope.cancel()
     assert agent.given == [8, 11]
+
+
+async def test_a_ring_that_is_read_again_is_not_computed_again(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis is read four times a second, each time into a view of its own."""
+    source, agent, computed = Words(), Tended(), []
+
+    def counted(view: RingView) -> Wanted:
+        computed.append(view.epoch)
+        return wanted(view)
+
+    monkeypatch.setattr(module, "wanted", counted)
+    nursery.start_soon(sync, source, [cast("Agent", agent)])
+    for epoch in (7, 7, 7, 8):
+        source.says = ring(epoch)
+        await rounds(2)
+    nursery.cancel_scope.cancel()
+    assert computed == [7, 8]
+    assert agent.given == [7, 8]

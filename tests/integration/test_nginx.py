@@ -179,9 +179,9 @@ async def test_where_clients_are(redis_url: str, tmp_path: Path) -> None:
 async def test_pages_of_this_host(redis_url: str, tmp_path: Path) -> None:
     """A node compares a page's origin with the host that it was asked for, port included."""
     async with front(redis_url, tmp_path) as here:
-        for origin, admitted in ((f"http://localhost:{here.port}", True), ("http://localhost", False)):
+        for origin, admitted in ((f"http://example.org:{here.port}", True), ("http://example.org", False)):
             request, _ = client_request(
-                f"localhost:{here.port}", "/v1/connect?user=ann", ["ring.v1"], [("Origin", origin)]
+                f"example.org:{here.port}", "/v1/connect?user=ann", ["ring.v1"], [("Origin", origin)]
             )
             async with await trio.open_tcp_stream("127.0.0.1", here.port) as stream:
                 await stream.send_all(request)

@@ -32,9 +32,9 @@ async def front(site: Site) -> AsyncIterator[Front]:
         yield front
 
 
-@pytest.mark.usefixtures("front")
-async def test_nobody_is_connected(site: Site) -> None:
+async def test_nobody_is_connected(site: Site, front: Front) -> None:
     """Then nobody can notice that it is restarted."""
+    assert site.front is front
     with pytest.raises(FaultFailed, match="haproxy-restart: nobody was connected through HAProxy"):
         await FAULTS["haproxy-restart"].run(site, Random(1))
 

@@ -31,6 +31,8 @@ async def restart(site: Site, random: Random, *, empty: bool) -> Effect:
         healed = trio.current_time()
         if await front.pid() == before:
             raise FaultFailed("HAProxy is the process that it was")
+    except FaultFailed:
+        raise
     except RingError as error:
         raise FaultFailed(f"HAProxy: {error}") from error
     had_s = await front.agrees(2 * MARGIN_S)

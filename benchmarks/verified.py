@@ -69,7 +69,9 @@ def measure_behind_haproxy() -> dict[str, Any]:
         print(f"kills and freezes behind {program}", file=sys.stderr)  # noqa: T201 - a command
         asked = ["--kills", str(KILLS), "--freezes", str(FREEZES), "--program", str(program), "--json"]
         said = subprocess.run([str(program), "-v"], stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603 - our own
-        outages.append({**_run("tests.integration.outages", *asked), "version": said.stdout.split()[2]})
+        outages.append(
+            {**_run("tests.integration.outages", *asked), "version": said.stdout.split()[2].partition("-")[0]}
+        )
     return {"on": on, "run": run, "outages": outages}
 
 

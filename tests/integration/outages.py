@@ -8,6 +8,7 @@ most clients, with messages on their way to them.
 
 from argparse import ArgumentParser
 from itertools import pairwise
+from logging import NullHandler, getLogger
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -17,6 +18,7 @@ import trio
 
 from ring.client.connection import STEADY_S
 from ring.haproxy.program import find
+from ring.logs import logging
 from tests.integration.scene import NAMES, Scene, behind_haproxy
 
 WHOLE_S = 30.0
@@ -130,7 +132,9 @@ async def main() -> None:
     parser.add_argument("--program", default=find())
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    found = await run(options.program, options.kills, options.freezes)
+    getLogger("ring.client").addHandler(NullHandler())  # which says that it lost its connection: it shall
+    with logging("error", "console", "outages"):
+        found = await run(options.program, options.kills, options.freezes)
     if options.json:
         print(msgspec.json.encode(found).decode())  # noqa: T201 - a command
         return

@@ -24,6 +24,7 @@ class Scene:
 
     site: Site
     load: Load
+    address: str
     reconnects: list[float] = field(default_factory=list)
 
     async def watch_reconnects(self) -> None:
@@ -74,12 +75,14 @@ class Scene:
 
 
 @asynccontextmanager
-async def behind_haproxy(directory: Path, program: str, deadline_s: float = 150.0) -> AsyncIterator[Scene]:
+async def behind_haproxy(
+    directory: Path, program: str | None, deadline_s: float = 150.0
+) -> AsyncIterator[Scene]:
     """All of it under load.
 
     Args:
         directory: for logs and sockets.
-        program: the HAProxy.
+        program: the HAProxy; any, if it is not given.
         deadline_s: for the block.
     """
     with trio.fail_after(deadline_s):
@@ -93,7 +96,7 @@ async def behind_haproxy(directory: Path, program: str, deadline_s: float = 150.
                 client = LibraryClient([haproxy.address], f"user {number}", load.watch)
                 load.library[client.user] = client
                 await nursery.start(client.run)
-            here = Scene(site, load)
+            here = Scene(site, load, haproxy.address)
             assert here.off_owner() == [], "all landed on their owner"
             nursery.start_soon(here.watch_reconnects)
             nursery.start_soon(load.run)

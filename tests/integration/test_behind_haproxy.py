@@ -8,11 +8,16 @@ import pytest
 import trio
 
 from tests.integration.scene import BUDGET, CLIENTS, NAMES, behind_haproxy
+from tests.integration.test_churn import owned_by
+from tests.integration.visitors import visiting
 
 pytestmark = pytest.mark.alone  # it holds times to bounds
 
 WHOLE_S = 20.0
 SILENCE_S = 2.0
+FROZEN_S = 7.0
+NEWCOMER_S = 1.0  # so long one waits for its welcome
+ELSEWHERE_S = 5.0
 
 Record = Callable[[str, object], None]
 
@@ -81,3 +86,37 @@ async def test_a_node_is_killed(tmp_path: Path, program: str, record: Record) ->
         assert here.load.missing() == []
         assert here.load.doubled() == []
         assert here.longest_silence(hit) < SILENCE_S + here.load.stalled_s
+
+
+async def test_a_node_stands_still(tmp_path: Path, record: Record) -> None:
+    """Its clients hear nothing until it goes on, and miss nothing; who comes anew is sent elsewhere soon."""
+    async with behind_haproxy(tmp_path, None) as here:
+        hit = here.on("n2")
+        await here.load.watch.until(lambda: len(here.load.under_way(here.load.users, hit)) > 0)
+        frozen = trio.current_time()
+        here.site.freeze("n2")
+        port = int(here.address.rpartition(":")[2])
+        came: list[tuple[float, str]] = []
+
+        async def come(user: str) -> None:
+            began = trio.current_time() - frozen
+            with trio.move_on_after(NEWCOMER_S):
+                async with visiting(port, user) as welcome:
+                    came.append((began, welcome.node))
+
+        async with trio.open_nursery() as nursery:
+            for user in owned_by("n2", (f"newcomer {number}" for number in range(200)), *NAMES)[:20]:
+                nursery.start_soon(come, user)
+                await trio.sleep(FROZEN_S / 20)  # the pace at which they come
+        here.site.thaw("n2")
+        thawed = trio.current_time()
+        await here.load.watch.until(lambda: here.load.served_since(list(here.load.users), thawed))
+        soonest = min(began for began, node in came if node != "n2")
+        record("who comes anew is sent elsewhere", f"{soonest:.2f} s after")
+        record("the longest silence of its clients", f"{here.longest_silence(hit):.2f} s, of {FROZEN_S:g} s")
+        assert soonest < ELSEWHERE_S
+        assert {node for began, node in came if began > ELSEWHERE_S}.isdisjoint({"n2"})
+        await here.site.whole(WHOLE_S)
+        await here.settle()
+        assert here.load.missing() == []
+        assert here.load.doubled() == []

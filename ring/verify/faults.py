@@ -68,8 +68,9 @@ class Fault:
             raise FaultFailed(f"{self.name}: {failure}") from failure
         except trio.TooSlowError as late:
             raise FaultFailed(f"{self.name} was not over after {self.longest_s:g} s") from late
-        hit = f" of {' and '.join(effect.victims)}" if effect.victims else ""
-        site.note(f"{self.name}{hit} is over: {effect.detail}")
+        others = "HAProxy" if self.name.startswith("haproxy") else "Redis"
+        hit = " and ".join(effect.victims) or others
+        site.note(f"{self.name} of {hit} is over: {effect.detail}")
         return effect
 
 

@@ -1,6 +1,7 @@
 """`ring haproxy sync` as a service, with whatever is restarted around it: HAProxies follow the ring."""
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -28,6 +29,13 @@ STARTED_S = 5.0
 LOOK_EVERY_S = 0.02
 
 Record = Callable[[str, object], None]
+
+
+@pytest.fixture(autouse=True)
+def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their processes are not traced for coverage, which takes several times as long as they may."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE_PROCESS")]:
+        monkeypatch.delenv(name)
 
 
 class Service:

@@ -127,6 +127,8 @@ class Party:
     async def _write_steadily(self, sender: RawClient | LibraryClient) -> None:
         while not self._stopped:
             for guest in self.guests:
+                if self._stopped:  # or what is sent after all was answered counts as unanswered
+                    return
                 sender.send(guest.user)
                 await trio.sleep(PAUSE_S)  # the pace of the load
 

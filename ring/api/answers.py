@@ -22,7 +22,9 @@ def answer(content: object, status: int = 200, headers: dict[str, str] | None = 
     return Response(msgspec.json.encode(content), status, headers, "application/json")
 
 
-def error(status: int, code: ErrorCode, message: str, headers: dict[str, str] | None = None) -> Response:
+def error_answer(
+    status: int, code: ErrorCode, message: str, headers: dict[str, str] | None = None
+) -> Response:
     """An error, in the one form that all have."""
     return answer({"error": {"code": code, "message": message}}, status, headers)
 

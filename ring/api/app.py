@@ -24,8 +24,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ring.api import operate
-from ring.api.answers import answer, ring_of
-from ring.api.answers import error as error_answer
+from ring.api.answers import answer, error_answer, ring_of
 from ring.api.metrics import Exposition, Reading
 from ring.api.operate import OperatedNode
 from ring.api.requests import Requests

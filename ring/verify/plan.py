@@ -86,7 +86,7 @@ def choose(text: str, known: Sequence[str]) -> tuple[str, ...]:
     names = () if text == "none" else tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
         if name not in known:
-            if name.startswith("haproxy-"):
+            if name in known_faults(haproxy=True):
                 raise BadRequest(f"{name} needs an HAProxy: give --haproxy")
             raise BadRequest(f"no fault is called {name!r}: ring verify --list names them")
     return names

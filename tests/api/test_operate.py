@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 from ring.api import operate
 from ring.cluster.view import RingView
 from tests.api.test_app import Facts, member, served
+from tests.polling import until
 
 KEY = "k" * 32
 BEARER = {"Authorization": f"Bearer {KEY}"}
@@ -103,8 +104,7 @@ class TestDrain:
                     head = b"POST /v1/drain HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
                     await stream.send_all(head + b"{")
                 with trio.fail_after(5):
-                    while not any(log["event"] == "request ended" for log in logs):  # noqa: ASYNC110 - it tells nobody
-                        await trio.sleep(0.01)
+                    await until(lambda: any(log["event"] == "request ended" for log in logs))
         assert [log for log in logs if log["log_level"] == "error"] == []
         assert not facts.drain_asked.is_set()
 

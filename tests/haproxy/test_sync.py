@@ -50,7 +50,7 @@ class Tended:
 
 def ring(epoch: int, state: str = "up") -> RingView:
     """A ring of one node."""
-    member = Member("n1", "1", "127.0.0.1:1", "", "127.0.0.1:2", 1, state, "1")  # type: ignore[arg-type]
+    member = Member("n1", "1", "127.0.0.1:1", "", "127.0.0.1:2", 1, state, "1")  # type: ignore[arg-type] # as the test says
     return RingView.build("test", epoch, [member])
 
 

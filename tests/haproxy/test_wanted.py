@@ -10,7 +10,7 @@ from ring.protocol.names import SLOTS
 def view(*states: str, epoch: int = 5) -> RingView:
     """A ring of n1, n2, … in these states."""
     members = [
-        Member(f"n{n}", "1", f"10.0.0.{n}:8001", "", f"10.0.0.{n}:7001", 1, state, "1")  # type: ignore[arg-type]
+        Member(f"n{n}", "1", f"10.0.0.{n}:8001", "", f"10.0.0.{n}:7001", 1, state, "1")  # type: ignore[arg-type] # as the test says
         for n, state in enumerate(states, 1)
     ]
     return RingView.build("test", epoch, members)

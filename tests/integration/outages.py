@@ -61,7 +61,7 @@ async def kill(here: Scene) -> list[float]:
     seconds = await served(here, hit, trio.current_time())
     await here.site.start(name)
     await here.site.whole(WHOLE_S)
-    await trio.sleep(CALM_S)
+    await trio.sleep(CALM_S)  # the pace of the kills
     return seconds
 
 
@@ -74,15 +74,16 @@ async def freeze(here: Scene) -> tuple[list[float], list[float]]:
     await until_under_way(here, hit)
     began = trio.current_time()
     here.site.freeze(name)
-    await trio.sleep(FROZEN_S)
+    await trio.sleep(FROZEN_S)  # this is the fault: how long it stands still
     here.site.thaw(name)
     await served(here, hit + others, trio.current_time())
     await here.site.whole(WHOLE_S)
-    await trio.sleep(CALM_S)
+    await trio.sleep(CALM_S)  # as above
     silences = []
     for users in (hit, others):
         times = [[at for at in here.arrivals(user) if at > began - 1.0] for user in users]
         silences.append([max(after - before for before, after in pairwise(at)) for at in times])
+    assert min(silences[0]) > FROZEN_S / 2, "its clients heard nothing"
     return silences[0], silences[1]
 
 
@@ -96,7 +97,6 @@ async def run(program: str, kills: int, freezes: int) -> dict[str, object]:
             load = here.load
             sent = list(load.sent())
     return {
-        "program": program,
         "kills": _summary(killed),
         "frozen_s": FROZEN_S,
         "frozen": _summary([hit for hit, _ in frozen]),

@@ -114,6 +114,7 @@ async def test_a_node_stands_still(tmp_path: Path, record: Record) -> None:
         soonest = min(began for began, node in came if node != "n2")
         record("who comes anew is sent elsewhere", f"{soonest:.2f} s after")
         record("the longest silence of its clients", f"{here.longest_silence(hit):.2f} s, of {FROZEN_S:g} s")
+        assert here.longest_silence(hit) > FROZEN_S - 1.0, "it stood still"
         assert soonest < ELSEWHERE_S
         assert {node for began, node in came if began > ELSEWHERE_S}.isdisjoint({"n2"})
         await here.site.whole(WHOLE_S)

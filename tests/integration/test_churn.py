@@ -13,11 +13,11 @@ from ring.cluster.view import Member
 from ring.protocol.names import slot_of
 from ring.store.embedded import EmbeddedServer
 from ring.verify.node import NodeProcess
-from ring.verify.standing import POLL_S
 from tests.integration.cluster import Processes, processes
 from tests.integration.faulty import site
 from tests.integration.load import LibraryClient, Load
 from tests.integration.raw import RawClient, Sent
+from tests.polling import until
 
 pytestmark = pytest.mark.alone  # it holds times to bounds
 
@@ -336,11 +336,7 @@ async def test_a_link_between_two_that_is_refused_is_no_death(tmp_path: Path, re
         on.cut_link("n1", "n2")
         refuted = "peer renews, though nobody listens at its address"
         with trio.fail_after(DEADLINE_S):
-            for node in on.nodes.values():
-                while True:
-                    if node.logged(refuted):
-                        break
-                    await trio.sleep(POLL_S)  # a log tells no event
+            await until(lambda: all(node.logged(refuted) for node in on.nodes.values()))
         refuted_s = trio.current_time() - on.fault_at
         on.restore()
         await on.until_whole(DEADLINE_S)

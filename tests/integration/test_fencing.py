@@ -16,6 +16,7 @@ from ring.store.keys import Keys
 from ring.verify.node import NodeProcess
 from tests.integration.cluster import processes
 from tests.integration.raw import RawClient, Watch
+from tests.polling import until
 
 DEADLINE_S = 120
 TTL_S = 1.0
@@ -139,15 +140,14 @@ async def stand_still(redis_url: str, directory: Path, record: Record, frozen_s:
                     doubles += key in seen
                     seen.add(key)
 
-            async def left() -> int:
-                keys = Keys("test")
-                boxes = [keys.box(slot_of(user), user) for user in away + mute]
-                return sum([await redis.llen(box) for box in boxes])
-
-            while await left():
+            async def nothing_is_left() -> bool:
                 for user in mute:
                     back[user].acknowledge()
-                await trio.sleep(0.05)  # a poll: Redis tells nobody
+                keys = Keys("test")
+                boxes = [keys.box(slot_of(user), user) for user in away + mute]
+                return not sum([await redis.llen(box) for box in boxes])
+
+            await until(nothing_is_left)
             fenced = warnings(nodes["n2"], "fenced")
             record("messages", len(sent))
             record("doubles, all marked", doubles)

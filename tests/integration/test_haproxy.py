@@ -28,6 +28,7 @@ from ring.protocol.upgrade import client_request
 from ring.store.embedded import free_port
 from tests.integration.cluster import nodes
 from tests.integration.visitors import off_owner, users, visiting, visits
+from tests.polling import until, until_listening
 
 DEADLINE_S = 90
 NAMES = ("n1", "n2", "n3")
@@ -153,9 +154,8 @@ async def test_a_reload_is_seamless(redis_url: str, tmp_path: Path, program: str
             while not over.is_set():
                 welcomes.extend(await visits(here.plain, users(10, seed)))
 
-        async def until(condition: Callable[[], bool]) -> None:
-            while not condition():  # noqa: ASYNC110 - who comes and goes tells nobody
-                await trio.sleep(0.02)
+        async def another_answers() -> bool:
+            return await here.balancer.runtime.pid() != old
 
         async with AsyncExitStack() as stack:
             async with trio.open_nursery() as coming:
@@ -167,8 +167,7 @@ async def test_a_reload_is_seamless(redis_url: str, tmp_path: Path, program: str
                 process = await trio.lowlevel.open_process(command, stdout=DEVNULL, stderr=DEVNULL)
                 stack.push_async_callback(process.wait)
                 stack.callback(process.kill)
-                while await here.balancer.runtime.pid() == old:  # noqa: ASYNC110 - HAProxy tells nobody
-                    await trio.sleep(0.02)
+                await until(another_answers)
                 reloaded = len(welcomes)
                 await until(lambda: len(welcomes) >= reloaded + 200)
                 over.set()
@@ -194,8 +193,11 @@ async def test_an_address_has_its_limit(redis_url: str, tmp_path: Path, program:
     async with front(redis_url, tmp_path, program, connections=2) as here:
         async with visiting(here.plain, "ann"), visiting(here.plain, "bob"):
             assert await answer(here.plain) == b""
-        while not await answer(here.plain):  # noqa: ASYNC110 - it has to see that they went
-            await trio.sleep(0.05)
+
+        async def let_in() -> bool:
+            return bool(await answer(here.plain))
+
+        await until(let_in)  # it has to see that they went
 
 
 @pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.77"])
@@ -220,13 +222,8 @@ async def test_the_proxy_protocol(redis_url: str, tmp_path: Path, program: str, 
         )
         try:
             with trio.fail_after(DEADLINE_S):
-                while True:
-                    try:
-                        stream = await trio.open_tcp_stream("127.0.0.1", port, local_address=source)
-                        break
-                    except OSError:
-                        await trio.sleep(0.02)  # it is starting
-                async with stream:
+                await until_listening(port)
+                async with await trio.open_tcp_stream("127.0.0.1", port, local_address=source) as stream:
                     lie = "X-Forwarded-For: 6.6.6.6"
                     request, _ = client_request("localhost", "/v1/connect?user=ann", [wire.SUBPROTOCOL])
                     await stream.send_all(request[:-2] + lie.encode() + b"\r\n\r\n")

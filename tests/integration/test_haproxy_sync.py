@@ -17,6 +17,7 @@ from ring.haproxy.program import Balancer
 from ring.haproxy.wanted import EPOCH
 from ring.store.embedded import free_port
 from ring.verify.site import CLUSTER, Site
+from tests.polling import until
 
 pytestmark = pytest.mark.alone  # it holds times to bounds
 
@@ -26,7 +27,6 @@ WITHIN_S = 1.0
 """So soon a change of the ring is in the map."""
 STARTED_S = 5.0
 """So soon after its start an agent has healed what it finds: an interpreter has to start."""
-LOOK_EVERY_S = 0.02
 
 Record = Callable[[str, object], None]
 
@@ -103,8 +103,11 @@ class Service:
         """Returns once both HAProxies have the ring as it is now: after how many seconds."""
         began = trio.current_time()
         epoch = await self.ring()
-        while min(await self.epochs()) < epoch:  # noqa: ASYNC110 - HAProxy tells nobody
-            await trio.sleep(LOOK_EVERY_S)
+
+        async def both_have_it() -> bool:
+            return min(await self.epochs()) >= epoch
+
+        await until(both_have_it)
         return trio.current_time() - began
 
 
@@ -143,8 +146,11 @@ async def test_a_ring_that_changes(tmp_path: Path, program: str, record: Record,
         async with trio.open_nursery() as nursery:
             epoch = await here.ring()
             nursery.start_soon(here.site.stop, "n4")
-            while await here.ring() == epoch:  # noqa: ASYNC110 - HTTP tells a state, no event
-                await trio.sleep(LOOK_EVERY_S)
+
+            async def changed() -> bool:
+                return await here.ring() != epoch
+
+            await until(changed)
             record("a drain", f"{(drained := await here.follows()):.2f} s after it began")
         assert await here.follows() < WITHIN_S
         assert await here.servers() == [3, 3]
@@ -198,12 +204,13 @@ async def test_redis_is_restarted(tmp_path: Path, record: Record, comes_back: st
         await here.site.store.stop()
         if comes_back == "empty":
             here.site.store.empty()
-        while "no answer from Redis" not in here.said():  # noqa: ASYNC110 - a file tells nobody
-            await trio.sleep(LOOK_EVERY_S)
+        await until(lambda: "no answer from Redis" in here.said())
         assert (await here.epochs(), await here.servers()) == (before, [3, 3])
         await here.site.store.start()
         await here.site.whole(WHOLE_S)
         record("followed", f"{await here.follows():.2f} s after the cluster was whole")
+        if comes_back == "empty":
+            assert await here.ring() > max(before), "the nodes have told Redis again"
         assert min(await here.epochs()) >= min(before)
         assert await here.servers() == [3, 3]
         await here.site.start("n4")

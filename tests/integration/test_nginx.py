@@ -17,6 +17,7 @@ from ring.store.embedded import free_port
 from ring.transport.address import split_address
 from tests.integration.cluster import nodes
 from tests.integration.visitors import off_owner, users, visiting, visits
+from tests.polling import until, until_listening
 
 CONFIGURATION = Path(__file__).parents[2] / "docs" / "examples" / "nginx.conf"
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/opt/homebrew/bin")
@@ -80,12 +81,7 @@ async def front(redis_url: str, directory: Path, **limits: str) -> AsyncIterator
             )
             try:
                 with trio.fail_after(READY_S):
-                    while True:
-                        try:
-                            await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
-                            break
-                        except OSError:
-                            await trio.sleep(0.02)  # a poll: it tells nobody
+                    await until_listening(port)
                 yield Front(cluster, directory, port)
             finally:
                 process.terminate()
@@ -168,8 +164,7 @@ async def test_where_clients_are(redis_url: str, tmp_path: Path) -> None:
             [session] = here.cluster[welcome.node].attachments.sessions.values()
             assert session.address == "127.0.0.1"
         with trio.fail_after(READY_S):
-            while not here.logged():  # noqa: ASYNC110 - a file tells nobody
-                await trio.sleep(0.02)
+            await until(lambda: bool(here.logged()))
         [line] = here.logged()
         assert re.match(r"127\.0\.0\.1 \[\S+\] GET /v1/connect 101 127\.0\.0\.1:\d+ 101 ", line)
         assert "secret" not in line
@@ -201,9 +196,12 @@ async def test_an_address_has_its_limits(redis_url: str, tmp_path: Path) -> None
     async with front(redis_url, tmp_path, **limits) as here:
         async with visiting(here.port, "ann"), visiting(here.port, "bob"):
             assert await answer(here.port, "/v1/connect?user=eve") == 429
+
+        async def let_in() -> bool:
+            return await answer(here.port, "/v1/connect?user=eve") != 429
+
         with trio.fail_after(READY_S):
-            while await answer(here.port, "/v1/connect?user=eve") == 429:  # noqa: ASYNC110 - as above
-                await trio.sleep(0.02)
+            await until(let_in)
         assert await answer(here.port, "/v1/connect?user=eve") == 426, "a node has answered"
 
 

@@ -15,6 +15,7 @@ from ring.haproxy.wanted import wanted
 from ring.node import Node
 from ring.store.embedded import free_port
 from tests.integration.cluster import nodes
+from tests.polling import until
 
 DEADLINE_S = 60
 
@@ -42,8 +43,7 @@ async def test_weight(redis_url: str, way: str) -> None:
             there = ("--api", cluster["n2"].addresses["api"])
         code, out, _ = await typed("weight", "n1", "3", *there)
         with trio.fail_after(DEADLINE_S):
-            while any(shares(node)["n1"] < 10_000 for node in cluster.values()):  # noqa: ASYNC110 - nobody tells
-                await trio.sleep(0.01)
+            await until(lambda: all(shares(node)["n1"] >= 10_000 for node in cluster.values()))
         view = cluster["n2"].view
         assert view is not None
         assert (code, out) == (0, f"n1 has weight 3 from epoch {view.epoch} on\n")

@@ -3,6 +3,8 @@
 import json
 import re
 from contextlib import AsyncExitStack
+from functools import partial
+from operator import not_
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -12,6 +14,7 @@ import trio
 
 from tests.integration.cluster import nodes
 from tests.integration.foreign import Foreign, OfTrioWebsocket, OfWebsockets
+from tests.polling import until
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 DEADLINE_S = 30
@@ -69,8 +72,7 @@ async def test_who_comes_back(redis_url: str, kind: type[Foreign]) -> None:
                 elif what == "is":
                     assert said == "cut"
                     await clients[user].cut()
-                    while node.mailboxes.boxes[user].attachments:  # noqa: ASYNC110 - nobody tells
-                        await trio.sleep(0.01)  # a poll
+                    await until(partial(not_, node.mailboxes.boxes[user].attachments))
                 else:
                     back = re.fullmatch(r'behind (\S+): "resumed":(.+)', said)
                     assert back is not None

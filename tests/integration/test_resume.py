@@ -24,6 +24,7 @@ from ring.verify.site import Site
 from tests.integration.load import LibraryClient
 from tests.integration.raw import Arrival, RawClient, Sent, Watch
 from tests.integration.test_stored import Town, town
+from tests.polling import until
 
 DEADLINE_S = 120.0
 PAUSE_S = 0.02
@@ -125,7 +126,7 @@ class Party:
         await self.watch.until(lambda: all(len(guest.phone.arrivals) >= ENOUGH for guest in self.guests))
 
     async def _write_steadily(self, sender: RawClient | LibraryClient) -> None:
-        while not self._stopped:
+        while True:
             for guest in self.guests:
                 if self._stopped:  # or what is sent after all was answered counts as unanswered
                     return
@@ -401,8 +402,7 @@ async def hasty_town(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
 
 async def until_forgotten(here: Town, user: str) -> None:
     """Returns when no node has a mailbox of this user in memory."""
-    while any(user in node.mailboxes.boxes for node in here.nodes.values()):  # noqa: ASYNC110 - nobody tells
-        await trio.sleep(0.01)  # a poll
+    await until(lambda: not any(user in node.mailboxes.boxes for node in here.nodes.values()))
 
 
 async def come_back(here: Town, nursery: trio.Nursery, node: str, cursor: str, **others: str) -> Returning:

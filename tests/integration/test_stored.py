@@ -13,6 +13,7 @@ from ring.store.client import Redis
 from ring.store.keys import Keys
 from tests.integration.cluster import nodes
 from tests.integration.raw import RawClient, Sent, Watch
+from tests.polling import until
 
 DEADLINE_S = 60
 KEYS = Keys("test")
@@ -61,8 +62,11 @@ class Town:
 
     async def until_stored(self, user: str, count: int) -> None:
         """Returns once Redis keeps so many."""
-        while await self.stored(user) != count:  # noqa: ASYNC110 - a poll: Redis tells nobody
-            await trio.sleep(0.01)
+
+        async def enough() -> bool:
+            return await self.stored(user) == count
+
+        await until(enough)
 
 
 @asynccontextmanager

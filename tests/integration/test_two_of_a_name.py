@@ -11,7 +11,6 @@ import trio
 from ring.protocol.client import parse_seq
 from ring.verify.gate import Gate, Seat
 from ring.verify.node import NodeProcess
-from ring.verify.standing import POLL_S
 from tests.integration.cluster import by_name
 from tests.integration.faulty import PATIENCE, Site, site
 from tests.integration.test_churn import (
@@ -23,6 +22,7 @@ from tests.integration.test_churn import (
     owned_by,
     stage,
 )
+from tests.polling import until
 
 WAITS_S = 2 * DEFAULT_TTL_S
 TAKEN_OVER_S = 2.0  # the first one's end is known in one, and the second one has to join then
@@ -32,10 +32,7 @@ REFUTED = "peer renews, though nobody listens at its address"
 async def until_logged(node: NodeProcess, event: str) -> None:
     """Returns once it has logged this."""
     with trio.fail_after(DEADLINE_S):
-        while True:
-            if any(line["event"] == event for line in node.logged()):
-                return
-            await trio.sleep(POLL_S)  # a log tells no event
+        await until(lambda: any(line["event"] == event for line in node.logged()))
 
 
 async def incarnation(node: NodeProcess, name: str) -> str:

@@ -131,7 +131,7 @@ class TestSecrets:
         "name",
         ["token", "Token", "access_token", "secret", "peer_secret", "password", "passwd", "authorization",
          "api_key", "apikey", "key", "private_key", "cookie", "credentials", "jwt"],
-    )  # fmt: skip
+    )  # as a table # fmt: skip
     def test_what_is_called_one(self, style: str, name: str) -> None:
         """By its key, also inside of a value, whatever the value is."""
         for value in (SECRET, SECRET.encode(), [SECRET], {"a": SECRET}):

@@ -61,7 +61,7 @@ class Node:
         elif kind == "publish":
             message = {
                 "type": "room", "room": frame["room"], "from": user, "id": frame["id"], "data": frame["data"]
-            }  # fmt: skip
+            }  # as a table # fmt: skip
             await self.redis.publish(f"room:{frame['room']}", json.dumps(message))
         elif kind == "join":
             channel = f"room:{frame['room']}"

@@ -237,7 +237,12 @@ async def read_redis(reach: Reach) -> "Reading":
     """
     from ring.cluster.scripts import read_ring
 
-    reading = await ask_redis(reach, read_ring)
-    if not reading.view.members:
-        raise Unreachable(f"that Redis knows no node of cluster {reach.cluster}: is --cluster right?")
-    return reading
+    async def read(redis: "Redis", keys: "Keys") -> "Reading":
+        reading = await read_ring(redis, keys)
+        if not reading.view.members:
+            raise Unreachable(
+                f"Redis at {redis.address} knows no node of cluster {reach.cluster}: is --cluster right?"
+            )
+        return reading
+
+    return await ask_redis(reach, read)

@@ -31,7 +31,7 @@ _READ_ONLY = {
     "EVALSHA_RO", "EVAL_RO", "EXISTS", "GET", "HGET", "HGETALL", "HLEN", "HMGET", "LLEN", "LRANGE",
     "MGET", "PING", "PTTL", "SCARD", "SISMEMBER", "SMEMBERS", "TIME", "TTL", "XLEN", "XRANGE", "ZCARD",
     "ZRANGE", "ZSCORE",
-}  # fmt: skip
+}  # as a table # fmt: skip
 
 # These change what the replies after them mean or hold them up, for everybody on the connection.
 _UNSHARED = {
@@ -39,7 +39,7 @@ _UNSHARED = {
     "DISCARD", "EXEC", "HELLO", "MONITOR", "MULTI", "PSUBSCRIBE", "PSYNC", "PUNSUBSCRIBE", "QUIT",
     "RESET", "SELECT", "SSUBSCRIBE", "SUBSCRIBE", "SUNSUBSCRIBE", "SYNC", "UNSUBSCRIBE", "UNWATCH",
     "WATCH", "CLIENT REPLY",
-}  # fmt: skip
+}  # as a table # fmt: skip
 
 _SUSPECT = _UNSHARED | {"CLIENT", "XREAD", "XREADGROUP"}  # the latter by their arguments
 

@@ -129,10 +129,10 @@ class TestRing:
         """Is JSON; without receipts there is nothing to tell a message by."""
         assert json.loads(RingDialect(receipts=True).direct(3, "bob", "hi")) == {
             "type": "send", "id": "3", "to": "bob", "data": "hi"
-        }  # fmt: skip
+        }  # as a table # fmt: skip
         assert json.loads(RingDialect().direct(3, "bob", "hi")) == {
             "type": "send", "receipt": False, "to": "bob", "data": "hi"
-        }  # fmt: skip
+        }  # as a table # fmt: skip
         assert RingDialect(receipts=True).query("a b&c") == "user=a+b%26c&ack=client"
         assert RingDialect().query("a") == "user=a&ack=auto"
 

@@ -12,8 +12,8 @@ from ring.haproxy.runtime import HAProxyRefused, HAProxySilent, Runtime
 from ring.haproxy.wanted import EPOCH, Server, Wanted
 from ring.protocol.codes import RingError
 from ring.protocol.names import SLOTS
-from ring.store.embedded import free_port
 from tests.haproxy.programs import PROGRAMS
+from tests.ports import own_port
 
 PLACES = 3
 
@@ -21,7 +21,7 @@ PLACES = 3
 @pytest.fixture(params=PROGRAMS)
 async def balancer(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Balancer]:
     """An HAProxy with three places."""
-    listen, operations = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    listen, operations = f"127.0.0.1:{own_port()}", f"127.0.0.1:{own_port()}"
     options = Options(listen=listen, operations=operations, places=PLACES, max_clients=100)
     async with Balancer(tmp_path, options, request.param) as balancer:
         yield balancer

@@ -10,12 +10,12 @@ from ring.haproxy import program
 from ring.haproxy.config import Options
 from ring.haproxy.program import Balancer, NoHAProxy, find
 from ring.protocol.codes import RingError
-from ring.store.embedded import free_port
+from tests.ports import own_port
 
 
 def options() -> Options:
     """On free ports."""
-    return Options(listen=f"127.0.0.1:{free_port()}", operations=f"127.0.0.1:{free_port()}", max_clients=50)
+    return Options(listen=f"127.0.0.1:{own_port()}", operations=f"127.0.0.1:{own_port()}", max_clients=50)
 
 
 def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ async def main() -> None:
     seconds = {
         field.name: [getattr(one, field.name) for one in seen]
         for field in fields(Kill)
-    }  # fmt: skip
+    }  # as a table # fmt: skip
     if options.json:
         figures = {
             name: {"median": median(values), "worst": max(values), "all": values}

@@ -25,10 +25,10 @@ from ring.haproxy.wanted import Wanted, wanted
 from ring.node import Node
 from ring.protocol import client as wire
 from ring.protocol.upgrade import client_request
-from ring.store.embedded import free_port
 from tests.integration.cluster import nodes
 from tests.integration.visitors import off_owner, users, visiting, visits
 from tests.polling import until, until_listening
+from tests.ports import own_port
 
 DEADLINE_S = 90
 NAMES = ("n1", "n2", "n3")
@@ -78,7 +78,7 @@ async def front(
     redis_url: str, directory: Path, program: str, route_by: RouteBy = "user", connections: int = 2000
 ) -> AsyncIterator[Front]:
     """Three nodes, an HAProxy with TLS and without, and an agent."""
-    plain, tls = free_port(), free_port()
+    plain, tls = own_port(), own_port()
     authority, context = trustme.CA(), ssl.create_default_context()
     authority.configure_trust(context)
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
@@ -88,7 +88,7 @@ async def front(
         listen=f"127.0.0.1:{plain}",
         tls_listen=f"127.0.0.1:{tls}",
         certificate=str(directory / "ring.pem"),
-        operations=f"127.0.0.1:{free_port()}",
+        operations=f"127.0.0.1:{own_port()}",
         max_clients=2000,
         address_connections=connections,
         address_rate=50_000,
@@ -203,7 +203,7 @@ async def test_an_address_has_its_limit(redis_url: str, tmp_path: Path, program:
 @pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.77"])
 async def test_the_proxy_protocol(redis_url: str, tmp_path: Path, program: str, source: str) -> None:
     """A balancer that knows nothing of HTTP says where clients are, if it is trusted."""
-    port = free_port()
+    port = own_port()
     trusted = "127.0.0.1" if source == "127.0.0.77" else "10.0.0.1"
     async with nodes(redis_url, "n1", trusted_proxies=(trusted,)) as cluster:
         text = f"""

@@ -15,9 +15,9 @@ import trio
 from ring.haproxy.config import Options
 from ring.haproxy.program import Balancer
 from ring.haproxy.wanted import EPOCH
-from ring.store.embedded import free_port
 from ring.verify.site import CLUSTER, Site
 from tests.polling import until
+from tests.ports import own_port
 
 pytestmark = pytest.mark.alone  # it holds times to bounds
 
@@ -116,7 +116,7 @@ async def service(directory: Path, program: str | None, source: str) -> AsyncIte
     """It runs, and both HAProxies have the ring: of this program, or of any."""
     (directory / "site").mkdir()
     options = [
-        Options(listen=f"127.0.0.1:{free_port()}", operations=f"127.0.0.1:{free_port()}", max_clients=99)
+        Options(listen=f"127.0.0.1:{own_port()}", operations=f"127.0.0.1:{own_port()}", max_clients=99)
         for _ in range(2)
     ]
     with trio.fail_after(DEADLINE_S):

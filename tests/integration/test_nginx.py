@@ -13,11 +13,11 @@ import websockets.sync.client
 
 from ring.node import Node
 from ring.protocol.upgrade import client_request
-from ring.store.embedded import free_port
 from ring.transport.address import split_address
 from tests.integration.cluster import nodes
 from tests.integration.visitors import off_owner, users, visiting, visits
 from tests.polling import until, until_listening
+from tests.ports import own_port
 
 CONFIGURATION = Path(__file__).parents[2] / "docs" / "examples" / "nginx.conf"
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/opt/homebrew/bin")
@@ -64,7 +64,7 @@ class Front:
 @asynccontextmanager
 async def front(redis_url: str, directory: Path, **limits: str) -> AsyncIterator[Front]:
     """Three nodes, and nginx."""
-    port = free_port()
+    port = own_port()
     with trio.fail_after(DEADLINE_S):
         async with (
             nodes(redis_url, *NAMES, trusted_proxies=("127.0.0.1",)) as cluster,
@@ -129,7 +129,7 @@ async def test_a_node_that_is_gone(redis_url: str, tmp_path: Path) -> None:
     """It refuses connections, and nobody sees it."""
     async with front(redis_url, tmp_path) as here:
         edges = "".join(node.addresses["edge"] for node in here.cluster.values())
-        gone = f"127.0.0.1:{free_port()}"
+        gone = f"127.0.0.1:{own_port()}"
         assert gone not in edges
         text = (tmp_path / "nginx.conf").read_text("utf-8")
         text = text.replace(here.cluster["n3"].addresses["edge"], gone)

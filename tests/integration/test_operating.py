@@ -13,9 +13,9 @@ from ring.haproxy.config import Options
 from ring.haproxy.program import Balancer
 from ring.haproxy.wanted import wanted
 from ring.node import Node
-from ring.store.embedded import free_port
 from tests.integration.cluster import nodes
 from tests.polling import until
+from tests.ports import own_port
 
 DEADLINE_S = 60
 
@@ -84,7 +84,7 @@ async def test_drain(redis_url: str) -> None:
 
 async def test_haproxy(redis_url: str, tmp_path: Path) -> None:
     """`check` says what `sync` would do, from the nodes and from Redis."""
-    listen, operations = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    listen, operations = f"127.0.0.1:{own_port()}", f"127.0.0.1:{own_port()}"
     options = Options(listen=listen, operations=operations, max_clients=99)
     async with nodes(redis_url, "n1", "n2") as cluster, Balancer(tmp_path, options) as balancer:
         api = ("--api", cluster["n1"].addresses["api"])
@@ -110,7 +110,7 @@ async def test_haproxy(redis_url: str, tmp_path: Path) -> None:
 
 async def test_sync_as_a_service(redis_url: str, tmp_path: Path) -> None:
     """`ring haproxy sync` logs what it changes, as JSON where nobody looks on, and ends at SIGINT."""
-    listen, operations = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    listen, operations = f"127.0.0.1:{own_port()}", f"127.0.0.1:{own_port()}"
     options = Options(listen=listen, operations=operations, max_clients=99)
     async with nodes(redis_url, "n1") as cluster, Balancer(tmp_path, options) as balancer:
         command = [sys.executable, "-m", "ring", "haproxy", "sync", "--directory", str(tmp_path)]

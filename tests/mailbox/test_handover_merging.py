@@ -194,7 +194,7 @@ class TestLate:
         letter = peer.Letter(
             EPOCH, 1, None, "k", b'{"type":"message","from":null,"id":"k","seq":"7-1","data":1,"sent_at":5}',
             10, 2000, False, "", None, None, None, None, [],
-        )  # fmt: skip
+        )  # as a table # fmt: skip
         new = Office()
         seat = new.attach()
         take(new.mailboxes, HandOver("bob", [letter], (EPOCH, 0), 0), new.clock.now)

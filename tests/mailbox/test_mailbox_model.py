@@ -168,7 +168,7 @@ class Mailbox(RuleBasedStateMachine):
             again = self.office.attach(
                 one.device, session=before.name, gateway="g", handle=self.handle, since_ms=one.handle,
                 sent=sent, acked=(EPOCH, 0), start=False,
-            )  # fmt: skip
+            )  # as a table # fmt: skip
             again.got, again.resumed, again.start = before.got, before.resumed, before.start
             one.seat, one.handle, one.away = again, self.handle, False
             assert again.attachment is not None

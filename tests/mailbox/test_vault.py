@@ -50,7 +50,7 @@ class TestPush:
         assert verdicts == ["disordered", "disordered", "already"]
         assert await room.push(letter(7, epoch=2), letter(6, epoch=2), letter(1, epoch=3), epoch=2) == [
             "stored", "disordered", "disordered",
-        ]  # fmt: skip
+        ]  # as a table # fmt: skip
         verdicts = await room.push(letter(6, epoch=2), letter(7, epoch=2), letter(8, epoch=2), epoch=2)
         assert verdicts == ["disordered", "already", "disordered"]
         await room.inspect()
